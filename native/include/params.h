@@ -1,0 +1,637 @@
+#pragma once
+
+#include <cstdint>
+
+#include "buffer.h"
+
+// One parameter struct per op. Its fields, in this order, are the op's arguments everywhere: in the binding, in the
+// typed signatures (lib/engine/signatures.ts), on the CPU and on CUDA.
+//
+// Conventions.
+// - Matrices are row major and dense. `rows` counts rows of a packed batch; no row is padding.
+// - "Optional" operands are null when left out.
+// - A *segment* is a run of consecutive rows of one unit: segmentOffsets [segments + 1], unit of segment s = s % units.
+//   A dense layer has segments == units; an expert layer has segments == experts * units, expert-major, so that the
+//   rows of expert e are segmentOffsets[e * units] .. segmentOffsets[(e + 1) * units]. Segments may be empty.
+//   Rows at or past segmentOffsets[segments] do not exist: they are neither read nor written.
+// - Bit-identity: an output element is one fixed chain of operations over its own row or segment, counted from the
+//   start of that row or segment. Nothing else of the batch, no thread count and no address chooses a code path.
+// - "+=" ops accumulate into their output; all others overwrite it.
+
+namespace dp_moe {
+
+enum class Activation : int32_t { none = 0, relu = 1, gelu = 2, geluTanh = 3, silu = 4 };
+
+// ---------------------------------------------------------------- matrix products
+
+/// y[r, :] = activation(rowScale[r] * x[xRows[r], :] * W_g + bias[g, :]) (+= when `accumulate`), g the group of row r.
+/// x [*, k]; xRows [rows] optional gather; rowScale [rows] optional, multiplies the fp32 accumulator.
+/// weight [groups, n, k] when `transposed` (W_g = weight_g', a forward product), else [groups, k, n] (input gradient).
+/// groupOffsets [groups * groupStride + 1] optional (one group of all rows): rows of g start at
+/// groupOffsets[g * groupStride], so a segment table serves as it is with groupStride = units.
+/// preActivation [rows, n] optional: receives the argument of the activation.
+struct MatrixMultiplyParams {
+  Input<float> x;
+  Input<int32_t> xRows;
+  Input<float> rowScale;
+  Input<float> weight;
+  Input<float> bias;
+  Input<int32_t> groupOffsets;
+  Output<float> y;
+  Output<float> preActivation;
+  int64_t rows;
+  int64_t k;
+  int64_t n;
+  int64_t groups;
+  int64_t groupStride;
+  bool transposed;
+  bool accumulate;
+  Activation activation;
+};
+
+/// gradient[g] [p, d] += sum over the rows r of group g of factor(unit of r) * dy[r, :]' x[xRows[r], :].
+/// dy [rows, p]; x [*, d]; xRows [rows] optional; segmentOffsets [segments + 1]; groups = segments / units.
+/// factor [units] optional (1): rows of a unit with factor 0 are not read at all (0 * NaN is NaN).
+/// tileOf [segments], tiles [*, p, d] optional, from segmentGradientNorms: a segment with tileOf >= 0 is added as
+/// factor * tile instead of from its rows. Sums run over rows in order, in fixed chunks.
+struct WeightGradientParams {
+  Input<float> dy;
+  Input<float> x;
+  Input<int32_t> xRows;
+  Input<int32_t> segmentOffsets;
+  Input<float> factor;
+  Input<int32_t> tileOf;
+  Input<float> tiles;
+  Output<float> gradient;
+  int64_t rows;
+  int64_t p;
+  int64_t d;
+  int64_t segments;
+  int64_t units;
+};
+
+// ---------------------------------------------------------------- per-unit gradient norms
+
+/// normSquared[unit] += || dy_s' x_s ||_F^2 for every segment s, rows as in WeightGradientParams.
+/// Form per segment, a pure function of (n, d, p) with h = d p / (d + p): Gram when n^2 < 20 h (symmetric, over row
+/// pairs), else the tile dy_s' x_s is made once, squared and kept in `tiles` at slot tileOf[s] (slots in segment
+/// order). Cancellation guard of the Gram form: m = (sum_r |x_r| |dy_r|)^2, kappa the kernel's proven relative error
+/// bound; where kappa m > 1e-3 * value the tile form is used (not kept: tileOf[s] = -1), otherwise kappa m is added: an
+/// upper bound. tileOf [segments] is -1 where rows must be used. tiles holds maxTiles tiles; a host-side bound makes
+/// overflow an error. A segment with a non-finite value makes normSquared[unit] non-finite.
+struct SegmentGradientNormsParams {
+  Input<float> dy;
+  Input<float> x;
+  Input<int32_t> xRows;
+  Input<int32_t> segmentOffsets;
+  Output<double> normSquared;
+  Output<int32_t> tileOf;
+  Output<float> tiles;
+  int64_t rows;
+  int64_t p;
+  int64_t d;
+  int64_t segments;
+  int64_t units;
+  int64_t maxTiles;
+};
+
+/// normSquared[unit] += || sum over rows of segment s of dy[r, :] ||^2 (a bias). dy [rows, p].
+struct SegmentBiasNormsParams {
+  Input<float> dy;
+  Input<int32_t> segmentOffsets;
+  Output<double> normSquared;
+  int64_t rows;
+  int64_t p;
+  int64_t segments;
+  int64_t units;
+};
+
+/// gradient[g, :] += sum over rows of group g of factor(unit) * dy[r, :]; groups = segments / units; factor optional.
+struct BiasGradientParams {
+  Input<float> dy;
+  Input<int32_t> segmentOffsets;
+  Input<float> factor;
+  Output<float> gradient;
+  int64_t rows;
+  int64_t p;
+  int64_t segments;
+  int64_t units;
+};
+
+/// normSquared[unit] += squared norm of the unit's embedding gradient: rows with the same id are summed first.
+/// dy [rows, d], ids [rows], segmentOffsets [units + 1].
+struct EmbeddingGradientNormsParams {
+  Input<float> dy;
+  Input<int32_t> ids;
+  Input<int32_t> segmentOffsets;
+  Output<double> normSquared;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+};
+
+/// gradient[ids[r], :] += factor(unit) * dy[r, :]; rows with factor 0 are not read. gradient [vocabulary, d].
+struct EmbeddingGradientParams {
+  Input<float> dy;
+  Input<int32_t> ids;
+  Input<int32_t> segmentOffsets;
+  Input<float> factor;
+  Output<float> gradient;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+  int64_t vocabulary;
+};
+
+/// The cross term of a table used as embedding and as head: normSquared[unit] += 2 * sum over the unit's embedding rows
+/// s and head rows t of dLogits[t, ids[s]] * <dEmbedding[s, :], x[t, :]>. dEmbedding [embeddingRows, d], ids
+/// [embeddingRows], embeddingOffsets [units + 1]; dLogits [headRows, vocabulary], x [headRows, d], headOffsets [units +
+/// 1].
+struct TiedEmbeddingNormsParams {
+  Input<float> dEmbedding;
+  Input<int32_t> ids;
+  Input<int32_t> embeddingOffsets;
+  Input<float> dLogits;
+  Input<float> x;
+  Input<int32_t> headOffsets;
+  Output<double> normSquared;
+  int64_t d;
+  int64_t vocabulary;
+  int64_t units;
+};
+
+/// factor[u] from normSquared[u]. mode 0: flat, min(1, bound (1 - 2^-10) / norm); mode 1: AUTO-S (arXiv 2206.07136),
+/// bound (1 - 2^-10) / (norm + stability). Non-finite norm: factor 0. statistics [3] += {units clipped, units
+/// non-finite, sum of finite norms} (private values).
+struct ClipFactorsParams {
+  Input<double> normSquared;
+  Output<float> factor;
+  Output<double> statistics;
+  int64_t units;
+  int32_t mode;
+  float bound;
+  float stability;
+};
+
+// ---------------------------------------------------------------- embeddings, pooling, row movement
+
+/// y[r, :] = scale * table[ids[r], :]; an id outside [0, vocabulary) is an error.
+struct EmbeddingParams {
+  Input<float> table;
+  Input<int32_t> ids;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  int64_t vocabulary;
+  float scale;
+};
+
+/// y[u, :] = sum over rows r of unit u of weight(r) * x[r, :]; weights [rows] optional: then 1 / (rows of the unit), a
+/// mean. An empty unit gives zeros.
+struct PoolParams {
+  Input<float> x;
+  Input<float> weights;
+  Input<int32_t> segmentOffsets;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+};
+
+/// dx[r, :] = weight(r) * dy[u, :].
+struct PoolBackwardParams {
+  Input<float> dy;
+  Input<float> weights;
+  Input<int32_t> segmentOffsets;
+  Output<float> dx;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+};
+
+/// y[i, :] = scale[i] * x[index[i], :] for i < count, count = countOffsets[last] (null: rows); scale optional.
+struct GatherRowsParams {
+  Input<float> x;
+  Input<int32_t> index;
+  Input<float> scale;
+  Input<int32_t> countOffsets;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+};
+
+/// y[r, :] (+=) sum over j < perRow of weight[r, j] * x[slot[r, j], :], terms in order of j; slot < 0 adds nothing.
+/// weight [rows, perRow] optional (1). This is the MoE combine, and the gradient of a gather.
+struct CombineRowsParams {
+  Input<float> x;
+  Input<int32_t> slot;
+  Input<float> weight;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  int64_t perRow;
+  bool accumulate;
+};
+
+/// y = the rows of a and b joined per unit: unit u holds a's rows, then b's. offsets of y are aOffsets + bOffsets.
+struct ConcatenateRowsParams {
+  Input<float> a;
+  Input<int32_t> aOffsets;
+  Input<float> b;
+  Input<int32_t> bOffsets;
+  Output<float> y;
+  int64_t d;
+  int64_t units;
+};
+
+// ---------------------------------------------------------------- elementwise
+
+/// y = alpha * a + beta * b, elementwise; b optional. y may be a or b.
+struct AddParams {
+  Input<float> a;
+  Input<float> b;
+  Output<float> y;
+  int64_t size;
+  float alpha;
+  float beta;
+};
+
+/// y = a * b, elementwise.
+struct MultiplyParams {
+  Input<float> a;
+  Input<float> b;
+  Output<float> y;
+  int64_t size;
+};
+
+/// y = activation(x).
+struct ActivationParams {
+  Input<float> x;
+  Output<float> y;
+  int64_t size;
+  Activation activation;
+};
+
+/// dx[r, :] = rowScale[r] * dy[r, :] * activation'(x[r, :]); x is the activation's argument, rowScale optional.
+/// Rows at or past countOffsets[last] are left alone (null: all rows).
+struct ActivationBackwardParams {
+  Input<float> dy;
+  Input<float> x;
+  Input<float> rowScale;
+  Input<int32_t> countOffsets;
+  Output<float> dx;
+  int64_t rows;
+  int64_t d;
+  Activation activation;
+};
+
+/// y = activation(gate) * up (SwiGLU with silu), rows as in ActivationBackwardParams. gate, up, y [rows, d].
+struct GatedActivationParams {
+  Input<float> gate;
+  Input<float> up;
+  Input<int32_t> countOffsets;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  Activation activation;
+};
+
+/// dGate = rowScale * dy * up * activation'(gate); dUp = rowScale * dy * activation(gate); rowScale [rows] optional.
+struct GatedActivationBackwardParams {
+  Input<float> dy;
+  Input<float> gate;
+  Input<float> up;
+  Input<float> rowScale;
+  Input<int32_t> countOffsets;
+  Output<float> dGate;
+  Output<float> dUp;
+  int64_t rows;
+  int64_t d;
+  Activation activation;
+};
+
+/// y[r] = <a[r, :], b[aligned row, :]>: b row = bRows[r] (null: r). Rows past countOffsets[last] are left alone.
+struct RowDotParams {
+  Input<float> a;
+  Input<float> b;
+  Input<int32_t> bRows;
+  Input<int32_t> countOffsets;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+};
+
+/// y = x * mask / (1 - rate); the mask is a pure function of (key, step, site, unit id, position in the unit, column),
+/// so it does not depend on the rest of the batch. unitIds [units] are data set positions. The backward pass is the
+/// same op on dy. key [8] 32-bit words.
+struct DropoutParams {
+  Input<float> x;
+  Input<int32_t> segmentOffsets;
+  Input<int32_t> unitIds;
+  Input<int32_t> key;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+  int64_t step;
+  int64_t site;
+  float rate;
+};
+
+/// y = x * U(1 - epsilon, 1 + epsilon), keyed as dropout (router jitter).
+struct JitterParams {
+  Input<float> x;
+  Input<int32_t> segmentOffsets;
+  Input<int32_t> unitIds;
+  Input<int32_t> key;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+  int64_t step;
+  int64_t site;
+  float epsilon;
+};
+
+// ---------------------------------------------------------------- normalisation
+
+/// y = (x - mean) * rstd * weight + bias over the last dimension; weight, bias [d] optional (1, 0).
+/// mean, rstd [rows] are kept for the backward pass.
+struct LayerNormParams {
+  Input<float> x;
+  Input<float> weight;
+  Input<float> bias;
+  Output<float> y;
+  Output<float> mean;
+  Output<float> rstd;
+  int64_t rows;
+  int64_t d;
+  float epsilon;
+};
+
+/// dx; and per unit dWeight [units, d], dBias [units, d] (optional, overwritten): sums over the unit's rows in order.
+struct LayerNormBackwardParams {
+  Input<float> dy;
+  Input<float> x;
+  Input<float> weight;
+  Input<float> mean;
+  Input<float> rstd;
+  Input<int32_t> segmentOffsets;
+  Output<float> dx;
+  Output<float> dWeight;
+  Output<float> dBias;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+};
+
+/// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon).
+struct RmsNormParams {
+  Input<float> x;
+  Input<float> weight;
+  Output<float> y;
+  Output<float> rstd;
+  int64_t rows;
+  int64_t d;
+  float epsilon;
+};
+
+struct RmsNormBackwardParams {
+  Input<float> dy;
+  Input<float> x;
+  Input<float> weight;
+  Input<float> rstd;
+  Input<int32_t> segmentOffsets;
+  Output<float> dx;
+  Output<float> dWeight;
+  int64_t rows;
+  int64_t d;
+  int64_t units;
+};
+
+// ---------------------------------------------------------------- attention
+
+/// Softmax attention within each unit (rows offsets[u] .. offsets[u + 1]), never across units.
+/// q [rows, heads * headSize]; k, v [rows, keyValueHeads * headSize], heads % keyValueHeads == 0; y as q.
+/// logSumExp [rows, heads] is kept for the backward pass. causal: a row sees itself and earlier rows of its unit.
+struct AttentionParams {
+  Input<float> q;
+  Input<float> k;
+  Input<float> v;
+  Input<int32_t> offsets;
+  Output<float> y;
+  Output<float> logSumExp;
+  int64_t rows;
+  int64_t units;
+  int64_t heads;
+  int64_t keyValueHeads;
+  int64_t headSize;
+  float scale;
+  bool causal;
+};
+
+struct AttentionBackwardParams {
+  Input<float> dy;
+  Input<float> q;
+  Input<float> k;
+  Input<float> v;
+  Input<float> y;
+  Input<float> logSumExp;
+  Input<int32_t> offsets;
+  Output<float> dq;
+  Output<float> dk;
+  Output<float> dv;
+  int64_t rows;
+  int64_t units;
+  int64_t heads;
+  int64_t keyValueHeads;
+  int64_t headSize;
+  float scale;
+  bool causal;
+};
+
+// ---------------------------------------------------------------- routing
+
+/// Router: probabilities = softmax(logits) [rows, experts]; the k largest per row, ties to the lowest index, in falling
+/// order: expert [rows, k]; gate [rows, k] = their probabilities, divided by their sum when `normalize`.
+struct TopKRoutingParams {
+  Input<float> logits;
+  Output<float> probabilities;
+  Output<int32_t> expert;
+  Output<float> gate;
+  int64_t rows;
+  int64_t experts;
+  int64_t k;
+  bool normalize;
+};
+
+/// dLogits from dGate [rows, k] and dProbabilities [rows, experts] (either may be null), through normalisation and
+/// softmax.
+struct TopKRoutingBackwardParams {
+  Input<float> dGate;
+  Input<float> dProbabilities;
+  Input<float> probabilities;
+  Input<int32_t> expert;
+  Input<float> gate;
+  Output<float> dLogits;
+  int64_t rows;
+  int64_t experts;
+  int64_t k;
+  bool normalize;
+};
+
+/// Stable counting sort of the rows * k (row, choice) pairs by (expert, unit), pairs in row order.
+/// offsets [units + 1] are the units' rows. segmentOffsets [experts * units + 1], rowOfSlot [rows * k],
+/// slotOf [rows, k] (-1: dropped). capacity > 0: at most that many rows per (unit, expert), in row order; 0: dropless.
+struct RoutingPlanParams {
+  Input<int32_t> expert;
+  Input<int32_t> offsets;
+  Output<int32_t> segmentOffsets;
+  Output<int32_t> rowOfSlot;
+  Output<int32_t> slotOf;
+  int64_t rows;
+  int64_t units;
+  int64_t experts;
+  int64_t k;
+  int64_t capacity;
+};
+
+/// slots[slotOf[r, j]] = values[r, j] where slotOf >= 0 (gate weights in slot order).
+struct ScatterToSlotsParams {
+  Input<float> values;
+  Input<int32_t> slotOf;
+  Output<float> slots;
+  int64_t count;
+};
+
+/// Per-unit balance and z losses. loss[u] = balance * E * sum_e (f_e(u) / k) P_e(u) + z * mean_r logsumexp(logits_r)^2,
+/// f_e the fraction of the unit's rows times choices that chose e (before capacity; constant for the gradient), P_e the
+/// mean probability, both over the unit's own rows; 0 for an empty unit. loss [units]. loads [experts] += choices per
+/// expert (private telemetry), optional.
+struct RouterLossParams {
+  Input<float> logits;
+  Input<float> probabilities;
+  Input<int32_t> expert;
+  Input<int32_t> offsets;
+  Output<float> loss;
+  Output<double> loads;
+  int64_t rows;
+  int64_t units;
+  int64_t experts;
+  int64_t k;
+  float balance;
+  float z;
+};
+
+/// dProbabilities [rows, experts] and dLogits [rows, experts] (both overwritten) from dLoss [units].
+struct RouterLossBackwardParams {
+  Input<float> dLoss;
+  Input<float> logits;
+  Input<int32_t> expert;
+  Input<int32_t> offsets;
+  Output<float> dProbabilities;
+  Output<float> dLogits;
+  int64_t rows;
+  int64_t units;
+  int64_t experts;
+  int64_t k;
+  float balance;
+  float z;
+};
+
+// ---------------------------------------------------------------- losses
+
+/// loss[r] = -log softmax(logits[r, :])[target[r]]; a target of -1 gives 0. logSumExp [rows] is kept.
+struct CrossEntropyParams {
+  Input<float> logits;
+  Input<int32_t> targets;
+  Output<float> loss;
+  Output<float> logSumExp;
+  int64_t rows;
+  int64_t classes;
+};
+
+/// dLogits[r, :] = dLoss[r] * (softmax - one hot); zeros where the target is -1. dLogits may be logits.
+struct CrossEntropyBackwardParams {
+  Input<float> dLoss;
+  Input<float> logits;
+  Input<int32_t> targets;
+  Input<float> logSumExp;
+  Output<float> dLogits;
+  int64_t rows;
+  int64_t classes;
+};
+
+/// y = softmax over the last dimension.
+struct SoftmaxParams {
+  Input<float> x;
+  Output<float> y;
+  int64_t rows;
+  int64_t d;
+};
+
+// ---------------------------------------------------------------- noise and updates
+
+/// The private update in one pass, per element i of a parameter of `size` elements:
+///   g = (gradient[i] + noiseDeviation * z_i) / divisor, z_i standard normal from ChaCha20(key; step, stream, i),
+/// then SGD with momentum. key [8] words; noiseDeviation 0 draws nothing. Weight decay is decoupled (w -= lr * decay *
+/// w). velocity optional when momentum is 0. gradient is zeroed afterwards. average [size] optional: an exponential
+/// moving average of the weights with weight `averageRate` on the new value.
+struct NoisySgdParams {
+  Output<float> weight;
+  Output<float> gradient;
+  Output<float> velocity;
+  Output<float> average;
+  Input<int32_t> key;
+  int64_t size;
+  int64_t step;
+  int64_t stream;
+  float noiseDeviation;
+  float divisor;
+  float learningRate;
+  float momentum;
+  float weightDecay;
+  float averageRate;
+  bool nesterov;
+};
+
+/// As NoisySgdParams with Adam moments; correction1 = 1 - beta1^t, correction2 = 1 - beta2^t.
+/// DP-AdamBC (arXiv 2312.14334): the denominator is sqrt(max(secondMoment / correction2 - noiseVariance,
+/// varianceFloor)) with noiseVariance = (sigma C / divisor)^2; noiseVariance 0 and varianceFloor 0 give plain Adam:
+/// sqrt(v^) + epsilon. coupledDecay: weight decay added to the gradient (Adam) instead of decoupled (AdamW).
+struct NoisyAdamParams {
+  Output<float> weight;
+  Output<float> gradient;
+  Output<float> firstMoment;
+  Output<float> secondMoment;
+  Output<float> average;
+  Input<int32_t> key;
+  int64_t size;
+  int64_t step;
+  int64_t stream;
+  float noiseDeviation;
+  float divisor;
+  float learningRate;
+  float beta1;
+  float beta2;
+  float correction1;
+  float correction2;
+  float epsilon;
+  float weightDecay;
+  float noiseVariance;
+  float varianceFloor;
+  float averageRate;
+  bool coupledDecay;
+};
+
+/// y[i] = z_i, the normals that NoisySgdParams would add (deviation 1), from element `first` on.
+struct GaussianParams {
+  Input<int32_t> key;
+  Output<float> y;
+  int64_t first;
+  int64_t size;
+  int64_t step;
+  int64_t stream;
+};
+
+}  // namespace dp_moe
