@@ -27,6 +27,7 @@ class Backend {
   virtual void gatherRows(const GatherRowsParams&) = 0;
   virtual void combineRows(const CombineRowsParams&) = 0;
   virtual void concatenateRows(const ConcatenateRowsParams&) = 0;
+  virtual void concatenateIndices(const ConcatenateIndicesParams&) = 0;
 
   virtual void add(const AddParams&) = 0;
   virtual void multiply(const MultiplyParams&) = 0;

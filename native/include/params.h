@@ -160,16 +160,18 @@ struct TiedEmbeddingNormsParams {
   int64_t units;
 };
 
-/// factor[u] from normSquared[u]. mode 0: flat, min(1, bound (1 - 2^-10) / norm); mode 1: AUTO-S (arXiv 2206.07136),
-/// bound (1 - 2^-10) / (norm + stability). Non-finite norm: factor 0. statistics [3] += {units clipped, units
-/// non-finite, sum of finite norms} (private values).
+/// factor[i, u] of clipping group i from normSquared[i, u]. mode 0: min(1, bounds[i] (1 - 2^-10) / norm); mode 1:
+/// AUTO-S (arXiv 2206.07136), bounds[i] (1 - 2^-10) / (norm + stability). A unit whose norm is not finite in any group
+/// has factor 0 in all. statistics [groups, 3] += {units clipped, units non-finite, sum of finite norms} (private
+/// values). normSquared, factor [groups, units]; bounds [groups].
 struct ClipFactorsParams {
   Input<double> normSquared;
+  Input<float> bounds;
   Output<float> factor;
   Output<double> statistics;
+  int64_t groups;
   int64_t units;
   int32_t mode;
-  float bound;
   float stability;
 };
 
@@ -241,6 +243,16 @@ struct ConcatenateRowsParams {
   Input<int32_t> bOffsets;
   Output<float> y;
   int64_t d;
+  int64_t units;
+};
+
+/// As ConcatenateRowsParams for one int32 per row (ids of an embedding used at two sites).
+struct ConcatenateIndicesParams {
+  Input<int32_t> a;
+  Input<int32_t> aOffsets;
+  Input<int32_t> b;
+  Input<int32_t> bOffsets;
+  Output<int32_t> y;
   int64_t units;
 };
 
