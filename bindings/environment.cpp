@@ -1,0 +1,80 @@
+#include "environment.h"
+
+#include <utility>
+
+namespace dp_moe {
+
+Environment::Environment(Napi::Env env) : env_(env) {
+  wakeup_ = Wakeup::New(env, "dp-moe", 0, 1, this);
+  wakeup_.Unref(env);  // held only while promises are open, so that an idle engine does not keep the process alive
+  // Added after the wakeup's own hook and so run before it: no stream may call a wakeup that is gone.
+  napi_add_env_cleanup_hook(env, [](void* self) { static_cast<Environment*>(self)->close(); }, this);
+}
+
+Environment::~Environment() { close(); }
+
+void Environment::close() {
+  if (std::exchange(closed_, true)) return;
+  engine.closeAll();
+  pending_.clear();
+  errorFactory_.Reset();
+  wakeup_.Release();
+}
+
+Napi::Error Environment::makeError(const Error& error) const {
+  if (errorFactory_.IsEmpty()) {
+    Napi::Error plain = Napi::Error::New(env_, error.what());
+    plain.Set("code", Napi::String::New(env_, error.code()));
+    return plain;
+  }
+  const Napi::Value made =
+      errorFactory_.Call({Napi::String::New(env_, error.code()), Napi::String::New(env_, error.what())});
+  return Napi::Error(env_, made);
+}
+
+Environment::Request Environment::open(Napi::Object value) {
+  if (pending_.empty()) wakeup_.Ref(env_);
+  const uint64_t id = nextId_++;
+  const auto deferred = Napi::Promise::Deferred::New(env_);
+  pending_.emplace(id, Pending{deferred, value.IsEmpty() ? Napi::ObjectReference() : Napi::Persistent(value)});
+  return {id, deferred.Promise()};
+}
+
+void Environment::settle(uint64_t id, std::optional<Error> failure) {
+  bool first = false;
+  {
+    std::lock_guard lock(mutex_);
+    first = settlements_.empty();
+    settlements_.push_back({id, std::move(failure)});
+  }
+  if (first) wakeup_.NonBlockingCall();
+}
+
+void Environment::settleAll(Napi::Env env, Napi::Function, Environment* self, void*) {
+  if (static_cast<napi_env>(env) == nullptr || self->closed_) return;
+  std::vector<Settlement> settlements;
+  {
+    std::lock_guard lock(self->mutex_);
+    settlements.swap(self->settlements_);
+  }
+  for (const Settlement& settlement : settlements) {
+    const auto entry = self->pending_.find(settlement.id);
+    if (settlement.failure) {
+      entry->second.deferred.Reject(self->makeError(*settlement.failure).Value());
+    } else {
+      const Napi::ObjectReference& value = entry->second.value;
+      entry->second.deferred.Resolve(value.IsEmpty() ? env.Undefined() : value.Value());
+    }
+    self->pending_.erase(entry);
+  }
+  if (self->pending_.empty()) self->wakeup_.Unref(env);
+}
+
+void Environment::reportMemory() {
+  const int64_t bytes = engine.reservedBytes();
+  if (bytes == reportedBytes_) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env_, bytes - reportedBytes_);
+  reportedBytes_ = bytes;
+}
+
+}  // namespace dp_moe
