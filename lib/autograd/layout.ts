@@ -1,0 +1,160 @@
+import type { Device } from '../engine/device.js'
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError } from '../errors.js'
+
+/**
+ * Which unit each row of a tensor belongs to: rows `offsets[u]` to `offsets[u + 1]` are unit u's.
+ * Two tensors are aligned when they carry the same layout object; nothing else lets their rows meet.
+ */
+export class UnitLayout {
+  readonly kind = 'rows'
+  readonly name: string
+  /** Host copy of the row offsets, [units + 1]. */
+  readonly offsets: Int32Array
+  /** The same on the device. */
+  readonly offsetsTensor: Tensor
+  /** Data set positions of the units, [units]: keys of dropout and jitter. */
+  readonly unitIds: Tensor
+  readonly device: Device
+  #perUnit: UnitLayout | undefined
+
+  constructor(device: Device, offsets: Int32Array, unitIds: Int32Array | Tensor, name = 'rows') {
+    if (offsets.length < 1 || offsets[0] !== 0) {
+      throw new DpMoeError('INVALID_ARGUMENT', 'Expected row offsets that start at 0 for a unit layout')
+    }
+    this.name = name
+    this.offsets = offsets
+    this.device = device
+    this.offsetsTensor = device.tensor(offsets, [offsets.length], 'int32')
+    this.unitIds = unitIds instanceof Int32Array ? device.tensor(unitIds, [unitIds.length], 'int32') : unitIds
+    if (this.unitIds.shape[0] !== this.units) {
+      throw new DpMoeError(
+        'SHAPE_MISMATCH',
+        `Expected ${this.units} unit ids for a layout of ${this.units} units, got ${this.unitIds.shape[0]}`,
+      )
+    }
+  }
+
+  get units(): number {
+    return this.offsets.length - 1
+  }
+
+  get rows(): number {
+    return this.offsets[this.offsets.length - 1]!
+  }
+
+  /** The layout of tensors with one row per unit (after pooling). */
+  get perUnit(): UnitLayout {
+    if (!this.#perUnit) {
+      const identity = Int32Array.from({ length: this.units + 1 }, (_, unit) => unit)
+      this.#perUnit = new UnitLayout(this.device, identity, this.unitIds, `one row per unit of ${this.name}`)
+      this.#perUnit.#perUnit = this.#perUnit
+    }
+    return this.#perUnit
+  }
+
+  /** The rows as segments of a layer every row goes through. */
+  get segments(): Segments {
+    return { offsets: this.offsetsTensor, segments: this.units, units: this.units, lengths: this.#lengths(), fanOut: 1 }
+  }
+
+  #lengths(): Int32Array {
+    return Int32Array.from({ length: this.units }, (_, unit) => this.offsets[unit + 1]! - this.offsets[unit]!)
+  }
+}
+
+/** Rows in the order of a routing plan: sorted by (expert, unit), a slot per (row, choice) pair. */
+export class RoutedLayout {
+  readonly kind = 'routed'
+  readonly name: string
+
+  constructor(
+    /** The layout of the rows that were routed. */
+    readonly source: UnitLayout,
+    /** Expert-major segment bounds, [experts * units + 1]; how many slots are in use is known on the device only. */
+    readonly segmentOffsets: Tensor,
+    /** Source row of each slot, [rows * expertsPerToken]. */
+    readonly rowOfSlot: Tensor,
+    /** Slot of each (row, choice), [rows, expertsPerToken]; -1 where capacity dropped it. */
+    readonly slotOf: Tensor,
+    readonly experts: number,
+    readonly expertsPerToken: number,
+  ) {
+    this.name = `slots of ${experts} experts`
+  }
+
+  get slots(): number {
+    return this.source.rows * this.expertsPerToken
+  }
+
+  get segments(): Segments {
+    return {
+      offsets: this.segmentOffsets,
+      segments: this.experts * this.source.units,
+      units: this.source.units,
+      lengths: this.source.segments.lengths,
+      fanOut: this.expertsPerToken,
+    }
+  }
+}
+
+/** Segments as the native ops take them; see native/include/params.h. */
+export interface Segments {
+  readonly offsets: Tensor
+  readonly segments: number
+  readonly units: number
+  /** Rows of each unit before routing; a unit's segments hold at most lengths[u] * fanOut rows together. */
+  readonly lengths: Int32Array
+  readonly fanOut: number
+}
+
+export type Layout = UnitLayout | RoutedLayout
+
+/** The layout a tensor carries, or undefined for one that belongs to no unit (a parameter, public state). */
+export function layoutOf(tensor: Tensor): Layout | undefined {
+  return tensor.layout as Layout | undefined
+}
+
+/** The unit layout of `tensor`; throws where it has none. */
+export function requireUnits(operation: string, tensor: Tensor): UnitLayout {
+  const layout = layoutOf(tensor)
+  if (!(layout instanceof UnitLayout)) {
+    throw new DpMoeError(
+      'INVALID_ARGUMENT',
+      `${operation}: expected a tensor whose rows belong to units, got ${describe(tensor)}; make it with batch layouts`,
+    )
+  }
+  return layout
+}
+
+/** Refuses two tensors whose rows do not belong to the same units in the same order. */
+export function requireAligned(operation: string, a: Tensor, b: Tensor): void {
+  if (layoutOf(a) === layoutOf(b)) return
+  throw new DpMoeError(
+    'UNIT_MIXING',
+    `${operation}: rows of ${describe(a)} and ${describe(b)} would be mixed, but they belong to different units or orders`,
+  )
+}
+
+/** Refuses a tensor that belongs to units where only a parameter or public value may stand. */
+export function requireShared(operation: string, role: string, tensor: Tensor): void {
+  if (layoutOf(tensor) === undefined) return
+  throw new DpMoeError(
+    'UNIT_MIXING',
+    `${operation}: ${role} must not depend on units, got ${describe(tensor)}; every row would read rows of other units`,
+  )
+}
+
+/** Refuses an op that has no meaning within one unit. */
+export function refuseMixing(operation: string, tensor: Tensor, instead: string): void {
+  if (layoutOf(tensor) === undefined) return
+  throw new DpMoeError(
+    'UNIT_MIXING',
+    `${operation}: would mix rows of different units of ${describe(tensor)}; use ${instead} instead`,
+  )
+}
+
+export function describe(tensor: Tensor): string {
+  const layout = layoutOf(tensor)
+  return `tensor [${tensor.shape.join(', ')}]${layout ? ` (${layout.name})` : ''}`
+}

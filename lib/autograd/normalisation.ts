@@ -1,0 +1,81 @@
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError } from '../errors.js'
+import { describe, layoutOf, requireUnits } from './layout.js'
+import type { Parameter } from './parameter.js'
+import type { Tape } from './tape.js'
+
+/** Layer norm over the last dimension: x [rows, d], weight and bias [d]. */
+export function layerNorm(tape: Tape, x: Tensor, weight: Parameter, bias: Parameter | undefined, epsilon = 1e-5): Tensor {
+  const { device } = tape
+  const [rows, d] = rowsOf('layerNorm', x, weight)
+  const layout = layoutOf(x)
+  const y = device.empty([rows, d], { layout })
+  const mean = device.empty([rows])
+  const rstd = device.empty([rows])
+  device.run('layerNorm', { x, weight: weight.tensor, bias: bias?.tensor, y, mean, rstd, rows, d, epsilon })
+  tape.record([y], [x], [weight, bias], ([dy]) => {
+    const units = requireUnits('layerNorm', x)
+    const dx = device.empty([rows, d], { layout })
+    const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
+    const dBias = tape.trains(bias) ? device.empty([units.units, d]) : undefined
+    device.run('layerNormBackward', {
+      dy: dy!,
+      x,
+      weight: weight.tensor,
+      mean,
+      rstd,
+      segmentOffsets: units.offsetsTensor,
+      dx,
+      dWeight,
+      dBias,
+      rows,
+      d,
+      units: units.units,
+    })
+    if (dWeight) tape.addSite({ kind: 'perUnit', parameter: weight, gradient: dWeight, units: units.units })
+    if (dBias) tape.addSite({ kind: 'perUnit', parameter: bias!, gradient: dBias, units: units.units })
+    tape.addGradient(x, dx)
+  })
+  return y
+}
+
+/** RMS norm over the last dimension: x [rows, d], weight [d] (arXiv 1910.07467). */
+export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6): Tensor {
+  const { device } = tape
+  const [rows, d] = rowsOf('rmsNorm', x, weight)
+  const layout = layoutOf(x)
+  const y = device.empty([rows, d], { layout })
+  const rstd = device.empty([rows])
+  device.run('rmsNorm', { x, weight: weight.tensor, y, rstd, rows, d, epsilon })
+  tape.record([y], [x], [weight], ([dy]) => {
+    const units = requireUnits('rmsNorm', x)
+    const dx = device.empty([rows, d], { layout })
+    const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
+    device.run('rmsNormBackward', {
+      dy: dy!,
+      x,
+      weight: weight.tensor,
+      rstd,
+      segmentOffsets: units.offsetsTensor,
+      dx,
+      dWeight,
+      rows,
+      d,
+      units: units.units,
+    })
+    if (dWeight) tape.addSite({ kind: 'perUnit', parameter: weight, gradient: dWeight, units: units.units })
+    tape.addGradient(x, dx)
+  })
+  return y
+}
+
+function rowsOf(operation: string, x: Tensor, weight: Parameter): readonly [number, number] {
+  const [rows, d] = x.shape
+  if (x.shape.length !== 2 || weight.size !== d) {
+    throw new DpMoeError(
+      'SHAPE_MISMATCH',
+      `${operation}: expected x [rows, d] and weight [d], got ${describe(x)} and weight [${weight.shape.join(', ')}]`,
+    )
+  }
+  return [rows!, d!]
+}

@@ -1,0 +1,193 @@
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { describe, layoutOf, RoutedLayout, requireAligned, requireUnits } from './layout.js'
+import type { Tape } from './tape.js'
+
+export interface RoutingOptions {
+  expertsPerToken: number
+  /** Divide the chosen probabilities by their sum. */
+  normalize: boolean
+  /** At most this many rows of one unit per expert, in row order; 0 is dropless. */
+  capacityPerUnit: number
+}
+
+export interface Routing {
+  /** Softmax over all experts, [rows, experts]. */
+  readonly probabilities: Tensor
+  /** Chosen experts, [rows, k] int32, most probable first, ties to the lowest index. */
+  readonly expert: Tensor
+  /** Weight of each choice, [rows, k]. */
+  readonly gate: Tensor
+  readonly plan: RoutedLayout
+}
+
+/** Chooses the k most probable experts of each row and orders the (row, choice) pairs by (expert, unit). */
+export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Routing {
+  const layout = requireUnits('route', logits)
+  const { device } = tape
+  const [rows, experts] = logits.shape as [number, number]
+  const { expertsPerToken: k, normalize, capacityPerUnit: capacity } = options
+  if (!(Number.isInteger(k) && k >= 1 && k <= experts)) {
+    throw new OutOfRangeError('expertsPerToken', `an integer in [1, ${experts}]`, k)
+  }
+  if (!(Number.isInteger(capacity) && capacity >= 0)) {
+    throw new OutOfRangeError('capacityPerUnit', 'an integer >= 0 (0 is dropless)', capacity)
+  }
+  const probabilities = device.empty([rows, experts], { layout })
+  const expert = device.empty([rows, k], { dtype: 'int32', layout })
+  const gate = device.empty([rows, k], { layout })
+  device.run('topKRouting', { logits, probabilities, expert, gate, rows, experts, k, normalize })
+  const segmentOffsets = device.empty([experts * layout.units + 1], { dtype: 'int32' })
+  const rowOfSlot = device.empty([rows * k], { dtype: 'int32' })
+  const slotOf = device.empty([rows, k], { dtype: 'int32' })
+  device.run('routingPlan', {
+    expert,
+    offsets: layout.offsetsTensor,
+    segmentOffsets,
+    rowOfSlot,
+    slotOf,
+    rows,
+    units: layout.units,
+    experts,
+    k,
+    capacity,
+  })
+  tape.record([gate, probabilities], [logits], [], ([dGate, dProbabilities]) => {
+    const dLogits = device.empty(logits.shape, { layout })
+    device.run('topKRoutingBackward', {
+      dGate,
+      dProbabilities,
+      probabilities,
+      expert,
+      gate,
+      dLogits,
+      rows,
+      experts,
+      k,
+      normalize,
+    })
+    tape.addGradient(logits, dLogits)
+  })
+  return { probabilities, expert, gate, plan: new RoutedLayout(layout, segmentOffsets, rowOfSlot, slotOf, experts, k) }
+}
+
+/**
+ * out[r] = sum over the row's choices of gate * y[slot]: y [slots, d] in the plan's order -> [rows, d].
+ * Plain form of the combine; `experts` in mixture.ts is the fused one.
+ */
+export function combine(tape: Tape, y: Tensor, gate: Tensor, plan: RoutedLayout): Tensor {
+  if (layoutOf(y) !== plan) throw new DpMoeError('UNIT_MIXING', `combine: ${describe(y)} is not in the given plan's slots`)
+  if (layoutOf(gate) !== plan.source) {
+    throw new DpMoeError('UNIT_MIXING', `combine: gate ${describe(gate)} does not belong to the rows of the plan`)
+  }
+  const { device } = tape
+  const rows = plan.source.rows
+  const d = y.shape[1]!
+  const out = device.empty([rows, d], { layout: plan.source })
+  device.run('combineRows', {
+    x: y,
+    slot: plan.slotOf,
+    weight: gate,
+    y: out,
+    rows,
+    d,
+    perRow: plan.expertsPerToken,
+    accumulate: false,
+  })
+  tape.record([out], [y, gate], [], ([dOut]) => {
+    const gateOfSlot = gateInSlots(tape, gate, plan)
+    if (tape.tracks(y)) tape.addGradient(y, toSlots(tape, dOut!, plan, gateOfSlot))
+    if (tape.tracks(gate)) {
+      const dots = device.empty([plan.slots], { layout: plan })
+      device.run('rowDot', {
+        a: y,
+        b: dOut!,
+        bRows: plan.rowOfSlot,
+        countOffsets: plan.segmentOffsets,
+        y: dots,
+        rows: plan.slots,
+        d,
+      })
+      tape.addGradient(gate, fromSlots(tape, dots, plan))
+    }
+  })
+  return out
+}
+
+/** Gate weights in slot order, [slots]. */
+export function gateInSlots(tape: Tape, gate: Tensor, plan: RoutedLayout): Tensor {
+  const slots = tape.device.empty([plan.slots], { layout: plan })
+  tape.device.run('scatterToSlots', { values: gate, slotOf: plan.slotOf, slots, count: plan.slots })
+  return slots
+}
+
+/** scale[slot] * x[row of slot], [rows, d] -> [slots, d]. */
+export function toSlots(tape: Tape, x: Tensor, plan: RoutedLayout, scale?: Tensor): Tensor {
+  const d = x.shape[1]!
+  const y = tape.device.empty([plan.slots, d], { layout: plan })
+  tape.device.run('gatherRows', {
+    x,
+    index: plan.rowOfSlot,
+    scale,
+    countOffsets: plan.segmentOffsets,
+    y,
+    rows: plan.slots,
+    d,
+  })
+  return y
+}
+
+/** One value per slot back to [rows, k]; dropped choices get 0. */
+export function fromSlots(tape: Tape, values: Tensor, plan: RoutedLayout): Tensor {
+  const k = plan.expertsPerToken
+  const y = tape.device.empty([plan.source.rows, k], { layout: plan.source })
+  tape.device.run('combineRows', {
+    x: values,
+    slot: plan.slotOf,
+    y,
+    rows: plan.source.rows * k,
+    d: 1,
+    perRow: 1,
+    accumulate: false,
+  })
+  return y
+}
+
+export interface RouterLossOptions {
+  /** Weight of the balance loss E sum_e (f_e / k) P_e of each unit (arXiv 2101.03961, per sequence as in 2412.19437). */
+  balance: number
+  /** Weight of the mean squared log-sum-exp of each unit's router logits (arXiv 2202.08906). */
+  z: number
+  /** float64 [experts]: choices per expert are added to it. Private telemetry. */
+  loads?: Tensor
+}
+
+/** Balance and z loss per unit, [units]. Each reads its own unit's rows only. */
+export function routerLoss(tape: Tape, logits: Tensor, routing: Routing, options: RouterLossOptions): Tensor {
+  requireAligned('routerLoss', logits, routing.probabilities)
+  const layout = requireUnits('routerLoss', logits)
+  const { device } = tape
+  const [rows, experts] = logits.shape as [number, number]
+  const k = routing.plan.expertsPerToken
+  const loss = device.empty([layout.units], { layout: layout.perUnit })
+  const common = {
+    logits,
+    expert: routing.expert,
+    offsets: layout.offsetsTensor,
+    rows,
+    units: layout.units,
+    experts,
+    k,
+    balance: options.balance,
+    z: options.z,
+  }
+  device.run('routerLoss', { ...common, probabilities: routing.probabilities, loss, loads: options.loads })
+  tape.record([loss], [logits, routing.probabilities], [], ([dLoss]) => {
+    const dProbabilities = device.empty(logits.shape, { layout })
+    const dLogits = device.empty(logits.shape, { layout })
+    device.run('routerLossBackward', { ...common, dLoss: dLoss!, dProbabilities, dLogits })
+    tape.addGradient(routing.probabilities, dProbabilities)
+    tape.addGradient(logits, dLogits)
+  })
+  return loss
+}

@@ -1,0 +1,36 @@
+import { createHash } from 'node:crypto'
+import { Parameter } from '../autograd/parameter.js'
+import type { Device } from '../engine/device.js'
+
+/** Makes first weights: public values, a pure function of a seed and the order of creation. */
+export class Initializer {
+  #stream = 0
+  readonly #key: Int32Array
+
+  constructor(
+    readonly device: Device,
+    seed: number | string = 0,
+  ) {
+    const digest = createHash('sha256').update(`dp-moe initial weights ${seed}`).digest()
+    this.#key = Int32Array.from({ length: 8 }, (_, word) => digest.readInt32LE(4 * word))
+  }
+
+  /** Independent normals with the given standard deviation. */
+  normal(shape: readonly number[], deviation: number): Parameter {
+    const tensor = this.device.keep(this.device.empty(shape))
+    const key = this.device.tensor(this.#key, [8], 'int32')
+    this.device.run('gaussian', { key, y: tensor, first: 0, size: tensor.size, step: 0, stream: this.#stream++ })
+    this.device.run('add', { a: tensor, y: tensor, size: tensor.size, alpha: deviation, beta: 0 })
+    key[Symbol.dispose]()
+    return new Parameter(tensor)
+  }
+
+  constant(shape: readonly number[], value: number): Parameter {
+    const size = shape.reduce((product, extent) => product * extent, 1)
+    return new Parameter(this.device.keep(this.device.tensor(new Float32Array(size).fill(value), shape)))
+  }
+
+  zeros(shape: readonly number[]): Parameter {
+    return new Parameter(this.device.keep(this.device.zeros(shape)))
+  }
+}

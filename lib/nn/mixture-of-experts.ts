@@ -1,0 +1,161 @@
+import { type Activation, gatedActivate } from '../autograd/activation.js'
+import { add, jitter } from '../autograd/elementwise.js'
+import { linear } from '../autograd/linear.js'
+import { mixture } from '../autograd/mixture.js'
+import type { Parameter } from '../autograd/parameter.js'
+import { combine, route, type Routing, routerLoss } from '../autograd/routing.js'
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
+import type { Initializer } from './initializer.js'
+import { Linear } from './linear.js'
+import { type ForwardContext, Module } from './module.js'
+
+/** Ways of routing and balancing that read the whole batch, and why no clipping bounds them. */
+const batchCoupled = {
+  'batch-capacity': 'whether a token is dropped depends on the tokens of other units',
+  'batch-priority': 'a token of another unit with a higher gate takes the place of this one',
+  'batch-expert-choice': 'an expert chooses among the tokens of all units',
+  'token-rounding': 'rounding the load of an expert drops or adds tokens depending on other units',
+  'batch-balance-loss': 'a product of batch means has no gradient per unit',
+  'load-bias': 'a selection bias made from un-noised loads carries them into the next step',
+} as const
+
+export type BatchCoupled = keyof typeof batchCoupled
+
+export interface MixtureOfExpertsConfig {
+  hiddenSize: number
+  intermediateSize: number
+  numExperts: number
+  /** Default 1. */
+  expertsPerToken?: number
+  /** Default 'relu'. */
+  activation?: Activation
+  /** SwiGLU experts. Default false. */
+  gated?: boolean
+  /** Biases in the experts. Default true, false for gated ones. */
+  bias?: boolean
+  /** Divide the chosen gates by their sum. Default false (Switch), usual when expertsPerToken > 1. */
+  normalizeGates?: boolean
+  /** Bias of the router. Default false. */
+  routerBias?: boolean
+  /** Multiplies router inputs by U(1 - e, 1 + e) in training. Default 0. */
+  routerJitter?: number
+  /** Rows of one unit that one expert takes at most; the rest pass by on the residual. Default 0: dropless. */
+  capacityPerUnit?: number
+  /** Weight of the balance loss per unit. Default 0.01. */
+  balanceLoss?: number
+  /** Weight of the router z-loss. Default 0. */
+  zLoss?: number
+  /**
+   * Batch-coupled ways of other libraries, by name. Private training refuses each with its reason; none is offered without
+   * privacy either, so that a model trains the same way in both.
+   */
+  batchCoupled?: readonly BatchCoupled[]
+  /** Standard deviation of the first down-projections; 0 starts the layer as the identity of its residual. */
+  downDeviation?: number
+}
+
+/** What a mixture layer gives: its output, and its loss per unit where it has one. */
+export interface MixtureOutput {
+  readonly y: Tensor
+  /** [units], weighted already. */
+  readonly loss: Tensor | undefined
+  readonly routing: Routing
+}
+
+/** Top-k router in fp32 and dropless grouped experts; no unit's output reads another unit. */
+export class MixtureOfExperts extends Module {
+  readonly router: Linear
+  readonly up: Parameter
+  readonly upBias: Parameter | undefined
+  readonly gate: Parameter | undefined
+  readonly down: Parameter
+  readonly downBias: Parameter | undefined
+  readonly #config: Required<Omit<MixtureOfExpertsConfig, 'downDeviation'>>
+  readonly #layer: number
+
+  /** `layer` tells the layers of a model apart in telemetry and in keyed randomness. */
+  constructor(init: Initializer, config: MixtureOfExpertsConfig, layer = 0) {
+    super()
+    const { hiddenSize, intermediateSize, numExperts, gated = false } = config
+    const { expertsPerToken = 1, bias = !gated, downDeviation = 1 / Math.sqrt(intermediateSize) } = config
+    for (const name of ['hiddenSize', 'intermediateSize', 'numExperts'] as const) {
+      if (!(Number.isInteger(config[name]) && config[name] >= 1)) {
+        throw new OutOfRangeError(name, 'an integer >= 1', config[name])
+      }
+    }
+    if (!(Number.isInteger(expertsPerToken) && expertsPerToken >= 1 && expertsPerToken <= numExperts)) {
+      throw new OutOfRangeError('expertsPerToken', `an integer in [1, ${numExperts}]`, expertsPerToken)
+    }
+    this.router = new Linear(init, { inputSize: hiddenSize, outputSize: numExperts, bias: config.routerBias ?? false })
+    const wide = [numExperts, intermediateSize, hiddenSize]
+    this.up = init.normal(wide, 1 / Math.sqrt(hiddenSize))
+    this.upBias = bias ? init.zeros([numExperts, intermediateSize]) : undefined
+    this.gate = gated ? init.normal(wide, 1 / Math.sqrt(hiddenSize)) : undefined
+    const narrow = [numExperts, hiddenSize, intermediateSize]
+    this.down = downDeviation === 0 ? init.zeros(narrow) : init.normal(narrow, downDeviation)
+    this.downBias = bias ? init.zeros([numExperts, hiddenSize]) : undefined
+    this.#config = {
+      hiddenSize,
+      intermediateSize,
+      numExperts,
+      expertsPerToken,
+      gated,
+      bias,
+      activation: config.activation ?? (gated ? 'silu' : 'relu'),
+      normalizeGates: config.normalizeGates ?? false,
+      routerBias: config.routerBias ?? false,
+      routerJitter: config.routerJitter ?? 0,
+      capacityPerUnit: config.capacityPerUnit ?? 0,
+      balanceLoss: config.balanceLoss ?? 0.01,
+      zLoss: config.zLoss ?? 0,
+      batchCoupled: config.batchCoupled ?? [],
+    }
+    this.#layer = layer
+  }
+
+  forward(x: Tensor, context: ForwardContext): MixtureOutput {
+    const { tape, telemetry } = context
+    const coupled = this.couplesUnits()
+    if (coupled.length > 0) {
+      throw new DpMoeError('INVALID_ARGUMENT', `MixtureOfExperts: not offered, ${coupled.join('; ')}; use per-unit routing`)
+    }
+    const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerUnit, activation } = this.#config
+    const logits = this.router.forward(this.#jittered(x, context), context, { operation: 'router' })
+    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit })
+    const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
+    const { balanceLoss: balance, zLoss: z } = this.#config
+    const wanted = loads !== undefined || (tape.sink !== undefined && (balance > 0 || z > 0))
+    const loss = wanted ? routerLoss(tape, logits, routing, { balance, z, loads }) : undefined
+    const y = this.gate
+      ? this.#gated(x, routing, context)
+      : mixture(tape, x, routing.gate, routing.plan, this, activation)
+    return { y, loss: balance > 0 || z > 0 ? loss : undefined, routing }
+  }
+
+  override couplesUnits(): string[] {
+    return this.#config.batchCoupled.map((name) => `${name}: ${batchCoupled[name]}`)
+  }
+
+  #jittered(x: Tensor, { tape, training, random }: ForwardContext): Tensor {
+    const { routerJitter } = this.#config
+    if (!training || routerJitter === 0) return x
+    if (!random) throw new DpMoeError('INVALID_ARGUMENT', 'Router jitter: expected context.random in training, got none')
+    return jitter(tape, x, routerJitter, random, this.#layer)
+  }
+
+  #gated(x: Tensor, { gate, plan }: Routing, { tape }: ForwardContext): Tensor {
+    const routed = { routed: plan, operation: 'expert' }
+    const up = linear(tape, x, this.up, this.upBias, routed)
+    const hidden = gatedActivate(tape, linear(tape, x, this.gate!, undefined, routed), up, this.#config.activation)
+    return combine(tape, linear(tape, hidden, this.down, this.downBias, routed), gate, plan)
+  }
+}
+
+/** Adds losses that may be missing. */
+export function addLosses(context: ForwardContext, losses: readonly (Tensor | undefined)[]): Tensor | undefined {
+  return losses.reduce<Tensor | undefined>((sum, loss) => {
+    if (!loss) return sum
+    return sum ? add(context.tape, sum, loss) : loss
+  }, undefined)
+}

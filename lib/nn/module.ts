@@ -1,0 +1,72 @@
+import { Parameter } from '../autograd/parameter.js'
+import type { StepRandom } from '../autograd/elementwise.js'
+import type { Tape } from '../autograd/tape.js'
+import type { Telemetry } from './telemetry.js'
+
+/** What a forward pass runs in. */
+export interface ForwardContext {
+  /** Records ops for backward; one without a sink evaluates. */
+  readonly tape: Tape
+  /** Dropout and jitter act in training only, keyed by `random`. */
+  readonly training: boolean
+  readonly random?: StepRandom
+  /** Collects router loads and the like. Private values. */
+  readonly telemetry?: Telemetry
+}
+
+/** A part of a model: parameters and other modules, found by walking its own fields. */
+export abstract class Module {
+  /** Parameters by full name, e.g. `layers.0.attention.query.weight`, in the order of the fields. */
+  namedParameters(prefix = ''): Map<string, Parameter> {
+    const found = new Map<string, Parameter>()
+    for (const [field, value] of Object.entries(this)) collect(value, `${prefix}${field}`, found)
+    return found
+  }
+
+  parameters(): Parameter[] {
+    return [...new Set(this.namedParameters().values())]
+  }
+
+  trainableParameters(): Parameter[] {
+    return this.parameters().filter((parameter) => parameter.trainable)
+  }
+
+  /** All modules inside, this one first. */
+  *modules(): Generator<Module> {
+    yield this
+    for (const value of Object.values(this)) {
+      for (const child of Array.isArray(value) ? value : [value]) {
+        if (child instanceof Module) yield* child.modules()
+      }
+    }
+  }
+
+  /** Gives every parameter its full name; called once a model is whole. */
+  nameParameters(): this {
+    for (const [name, parameter] of this.namedParameters()) if (parameter.name === '') parameter.name = name
+    return this
+  }
+
+  freeze(): this {
+    for (const parameter of this.parameters()) parameter.freeze()
+    return this
+  }
+
+  /**
+   * Settings of this module that would let one unit's gradient read others, as `name: reason`. Private training refuses
+   * them by name. A module that couples rows of a batch must say so here.
+   */
+  couplesUnits(): string[] {
+    return []
+  }
+
+  [Symbol.dispose](): void {
+    for (const parameter of this.parameters()) parameter[Symbol.dispose]()
+  }
+}
+
+function collect(value: unknown, name: string, found: Map<string, Parameter>): void {
+  if (value instanceof Parameter) found.set(name, value)
+  else if (value instanceof Module) for (const [inner, p] of value.namedParameters(`${name}.`)) found.set(inner, p)
+  else if (Array.isArray(value)) value.forEach((item, index) => collect(item, `${name}.${index}`, found))
+}

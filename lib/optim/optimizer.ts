@@ -1,0 +1,136 @@
+import type { Parameter } from '../autograd/parameter.js'
+import type { Device } from '../engine/device.js'
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
+import type { Schedule } from './schedules.js'
+
+/** Gaussian noise drawn inside the update; see NoisySgdParams in native/include/params.h. */
+export interface UpdateNoise {
+  /** ChaCha20 key, int32 [8]. */
+  readonly key: Tensor
+  /** Standard deviation added to each summed gradient entry: noiseMultiplier * maxGradNorm. */
+  readonly deviation: number
+}
+
+export interface Update {
+  /** Number of this step, from 0: position in the noise stream and in the schedule. */
+  readonly step: number
+  /** What the (noised) gradient sum is divided by: a stated constant, never a batch's real size in private training. */
+  readonly divisor: number
+  readonly noise?: UpdateNoise
+}
+
+export interface OptimizerOptions {
+  /** Peak learning rate. */
+  learningRate: number
+  /** Factor on the learning rate by step. Default: constant. */
+  schedule?: Schedule
+  /** Decoupled weight decay (AdamW, SGD). Default 0. */
+  weightDecay?: number
+  /**
+   * Keep an exponential moving average of the weights with this decay, e.g. 0.99; it may be published in their stead, as
+   * post-processing. Default: none.
+   */
+  averageDecay?: number
+}
+
+/** An update rule over gradient buffers: reads each parameter's gradient, changes the weights, clears the gradient. */
+export abstract class Optimizer {
+  readonly parameters: readonly Parameter[]
+  readonly #state = new Map<string, Tensor>()
+  #updates = 0
+
+  constructor(
+    parameters: Iterable<Parameter>,
+    readonly options: OptimizerOptions,
+  ) {
+    this.parameters = [...new Set(parameters)]
+    if (this.parameters.length === 0) throw new DpMoeError('INVALID_ARGUMENT', 'Expected parameters to optimize, got none')
+    const { learningRate, weightDecay = 0, averageDecay } = options
+    if (!(learningRate >= 0 && Number.isFinite(learningRate))) {
+      throw new OutOfRangeError('learningRate', 'a finite number >= 0', learningRate)
+    }
+    if (!(weightDecay >= 0 && Number.isFinite(weightDecay))) {
+      throw new OutOfRangeError('weightDecay', 'a finite number >= 0', weightDecay)
+    }
+    if (averageDecay !== undefined && !(averageDecay > 0 && averageDecay < 1)) {
+      throw new OutOfRangeError('averageDecay', 'a number in (0, 1)', averageDecay)
+    }
+  }
+
+  /** Updates made so far (Adam's t). */
+  get updates(): number {
+    return this.#updates
+  }
+
+  /** Changes every trainable parameter by its gradient buffer and clears the buffer. An empty batch is an update too. */
+  update(update: Update): void {
+    if (!(update.divisor > 0 && Number.isFinite(update.divisor))) {
+      throw new OutOfRangeError('divisor', 'a finite number > 0', update.divisor)
+    }
+    this.#updates++
+    const rate = this.options.learningRate * (this.options.schedule?.(update.step) ?? 1)
+    this.parameters.forEach((parameter, stream) => {
+      if (parameter.trainable) this.updateParameter(parameter, stream, rate, update)
+    })
+  }
+
+  protected abstract updateParameter(parameter: Parameter, stream: number, learningRate: number, update: Update): void
+
+  /** The operands every noisy update op shares; `stream` is the parameter's place in the whole list. */
+  protected operands(parameter: Parameter, stream: number, learningRate: number, update: Update) {
+    const { averageDecay, weightDecay = 0 } = this.options
+    const average = averageDecay === undefined ? undefined : this.state(parameter, 'average')
+    // The average starts as the mean of the first weights: rate 1/t until that is slower than the decay.
+    const averageRate = averageDecay === undefined ? 0 : Math.max(1 - averageDecay, 1 / this.#updates)
+    return {
+      weight: parameter.tensor,
+      gradient: parameter.gradient,
+      average,
+      key: update.noise?.key,
+      size: parameter.size,
+      step: update.step,
+      stream,
+      noiseDeviation: update.noise?.deviation ?? 0,
+      divisor: update.divisor,
+      learningRate,
+      weightDecay,
+      averageRate,
+    }
+  }
+
+  /** A state tensor of a parameter, zeros at first. */
+  protected state(parameter: Parameter, kind: string): Tensor {
+    const name = `${parameter.name}.${kind}`
+    let tensor = this.#state.get(name)
+    if (!tensor) {
+      tensor = parameter.device.keep(parameter.device.zeros(parameter.shape))
+      this.#state.set(name, tensor)
+    }
+    return tensor
+  }
+
+  /** Averaged weights by parameter name, where `averageDecay` is set and an update was made. */
+  averages(): ReadonlyMap<string, Tensor> {
+    const averages = new Map<string, Tensor>()
+    for (const parameter of this.parameters) {
+      const average = this.#state.get(`${parameter.name}.average`)
+      if (average) averages.set(parameter.name, average)
+    }
+    return averages
+  }
+
+  /** Everything a checkpoint needs to go on: tensors by name, and the number of updates. */
+  snapshot(): { updates: number; tensors: ReadonlyMap<string, Tensor> } {
+    return { updates: this.#updates, tensors: this.#state }
+  }
+
+  /** Puts a snapshot back; `tensors` hold the values by the names `snapshot` gave. */
+  restore(updates: number, tensors: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>): void {
+    this.#updates = updates
+    for (const tensor of this.#state.values()) tensor[Symbol.dispose]()
+    this.#state.clear()
+    const device: Device = this.parameters[0]!.device
+    for (const [name, { shape, data }] of tensors) this.#state.set(name, device.keep(device.tensor(data, shape)))
+  }
+}

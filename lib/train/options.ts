@@ -1,0 +1,107 @@
+import type { NeighboringRelation } from '../accounting/index.js'
+import type { ClippingMode } from '../privacy/clipping.js'
+
+/** Everything a training run is told. Flags of `dp-moe train` and keys of its --config file have the same names. */
+export interface TrainOptions {
+  /** Training file: JSONL, CSV or TSV. */
+  train: string
+  /** Validation file, or the fraction of the training file set aside by a fixed public rule. Default: none. */
+  validation?: string | number
+  /** Column that holds the text. Default 'text'. */
+  text?: string
+  /** Column that holds the label, names or numbers. Default 'label'. */
+  label?: string
+  /** Run folder to make. */
+  output: string
+  /** Replace what the run folder holds. Default false: an existing run is refused. */
+  overwrite?: boolean
+  /** Go on from the last checkpoint of the run folder. */
+  resume?: boolean
+
+  /** Train without privacy. */
+  nonPrivate?: boolean
+  /** Privacy budget; sigma is solved for. One of targetEpsilon and noiseMultiplier is needed in private training. */
+  targetEpsilon?: number
+  /** Default: 1 / N under zero-out; must be given under add-or-remove-one. */
+  targetDelta?: number
+  noiseMultiplier?: number
+  /** Default 'zero-out'. */
+  relation?: NeighboringRelation
+  /** L2 bound of one example's gradient. Default: chosen with the model. */
+  maxGradNorm?: number
+  /** Default 'flat'. */
+  clipping?: ClippingMode
+  /** Divisor of the noised sum; with zero-out also sampleRate * N. Default: by N. */
+  expectedBatchSize?: number
+  /** Passes over the data, in expectation. Default: by N. Not with add-or-remove-one. */
+  epochs?: number
+  /** With add-or-remove-one: probability of an example to be in a batch, and number of steps. */
+  sampleRate?: number
+  steps?: number
+
+  /** Public statement of the label set. Default: the names found, listed in the certificate as treated as public. */
+  labels?: readonly string[]
+  /** Public statement of the longest text in tokens; longer ones are cut. Default 256. */
+  maxLength?: number
+  /** A Hugging Face tokenizer.json; default: word hashing. */
+  tokenizer?: string
+  /** Overrides of the model's defaults, by the names of config.json, e.g. numExperts, hiddenSize. */
+  model?: Readonly<Record<string, number | string | boolean>>
+  /** Peak learning rate. Default: chosen with the model. */
+  learningRate?: number
+  /** Makes the run replayable and not private. */
+  seed?: number
+  /** 32 secret bytes kept outside the run folder: a private run that can be replayed after a crash. */
+  keyFile?: string
+
+  /** Default: what the container allows. */
+  threads?: number
+  /** Upper bound on the rows of a micro-batch. Default: from `memoryBudget`. */
+  maxTokensPerMicrobatch?: number
+  /** Bytes that activations may take. Default 1 GiB. */
+  memoryBudget?: number
+  /** Steps between checkpoints. Default: about every tenth of the run. */
+  checkpointEvery?: number
+
+  /** Called after every step and at the end. Its losses and speeds are private values. */
+  onProgress?: (progress: TrainProgress) => void
+  /** Human-readable lines about what was chosen (defaults, warnings). */
+  onMessage?: (message: TrainMessage) => void
+  /** Stops between steps, with a checkpoint. */
+  signal?: AbortSignal
+}
+
+export interface TrainMessage {
+  readonly level: 'info' | 'warning'
+  readonly text: string
+}
+
+export interface TrainProgress {
+  readonly step: number
+  readonly steps: number
+  /** Exponentially smoothed mean loss of the batches; private. */
+  readonly loss: number
+  readonly examplesPerSecond: number
+  /** Budget spent so far; undefined without privacy. */
+  readonly epsilon: number | undefined
+  readonly secondsLeft: number
+}
+
+export interface TrainResult {
+  readonly output: string
+  readonly private: boolean
+  readonly examples: number
+  readonly steps: number
+  readonly seconds: number
+  readonly epsilon: number | undefined
+  readonly delta: number | undefined
+  readonly noiseMultiplier: number | undefined
+  /** Un-noised accuracy and mean loss on the validation data: private values. */
+  readonly validation: EvaluationResult | undefined
+}
+
+export interface EvaluationResult {
+  readonly accuracy: number
+  readonly loss: number
+  readonly examples: number
+}
