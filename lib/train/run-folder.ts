@@ -1,0 +1,190 @@
+import { randomBytes } from 'node:crypto'
+import { chmod, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { DpMoeError } from '../errors.js'
+import {
+  fileError,
+  removeFolder,
+  removeTemporaries,
+  replaceFile,
+  syncFolder,
+  systemErrorCode,
+  withFileErrors,
+  writeFolderAtomically,
+} from '../files.js'
+
+const SECRET_BYTES = 32
+
+const PRIVATE_README =
+  'Nothing in this folder is covered by the privacy guarantee: losses, norms, expert loads, checkpoints and the\n' +
+  'ledger are computed from the training data without noise. Publish the release folder, never this one.\n'
+
+/** The folder of a run: `release/` holds what the guarantee covers, `private/` everything else. */
+export class RunFolder {
+  readonly path: string
+  /** Key of the run's fingerprints, drawn when the folder was made. It is not the noise key. */
+  readonly secret: Uint8Array
+
+  private constructor(path: string, secret: Uint8Array) {
+    this.path = path
+    this.secret = secret
+  }
+
+  /**
+   * Makes the folder of a new run, and the folders above it that are missing. When anything fails, nothing is left.
+   *
+   * | `path` | result |
+   * |---|---|
+   * | missing, or an empty folder | made |
+   * | a folder that holds anything, a file | FILE_EXISTS |
+   * | an earlier run and nothing else, with `overwrite` | replaced |
+   * | a folder that holds anything else, with `overwrite` | FILE_EXISTS: only runs are ever removed |
+   * | inside a read-only or forbidden folder | FILE_ACCESS |
+   */
+  static async create(path: string, options: { overwrite?: boolean } = {}): Promise<RunFolder> {
+    const absolute = resolve(path)
+    const madeFirst = await withFileErrors('create', absolute, () => mkdirOrFile(absolute))
+    try {
+      await clear(absolute, options.overwrite ?? false)
+      const secret = randomBytes(SECRET_BYTES)
+      const folder = new RunFolder(absolute, secret)
+      await writeFolderAtomically(folder.privateFolder, async (temporary) => {
+        await chmod(temporary, 0o700)
+        await mkdir(join(temporary, 'checkpoints'))
+        await replaceFile(join(temporary, 'README.txt'), PRIVATE_README)
+        await replaceFile(join(temporary, 'secret'), `${secret.toString('hex')}\n`, { mode: 0o600 })
+      })
+      return folder
+    } catch (error) {
+      const failure = fileError(error, 'create', absolute)
+      const isOurs = madeFirst !== undefined && !(failure instanceof DpMoeError && failure.code === 'FILE_EXISTS')
+      if (isOurs) await rm(madeFirst, { recursive: true, force: true }).catch(() => {})
+      throw failure
+    }
+  }
+
+  /**
+   * Opens the folder of a run to resume it.
+   *
+   * @throws DpMoeError FILE_NOT_FOUND when there is no run; FILE_ACCESS
+   */
+  static async open(path: string): Promise<RunFolder> {
+    const absolute = resolve(path)
+    const file = join(absolute, 'private', 'secret')
+    let text: string
+    try {
+      text = await readFile(file, 'utf8')
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT' && systemErrorCode(error) !== 'ENOTDIR')
+        throw fileError(error, 'read', file)
+      throw new DpMoeError(
+        'FILE_NOT_FOUND',
+        `${absolute} holds no run to resume (no ${file}). Check the path, or start a run there without --resume`,
+        { cause: error },
+      )
+    }
+    const secret = Buffer.from(text.trim(), 'hex')
+    if (secret.byteLength !== SECRET_BYTES) {
+      throw new DpMoeError(
+        'CHECKPOINT_DAMAGED',
+        `Expected ${2 * SECRET_BYTES} hex digits in ${file}, got ${text.length} characters. Restore it; without it the ` +
+          "run's configuration and data cannot be compared with its ledger",
+      )
+    }
+    return new RunFolder(absolute, secret)
+  }
+
+  get releaseFolder(): string {
+    return join(this.path, 'release')
+  }
+
+  get privateFolder(): string {
+    return join(this.path, 'private')
+  }
+
+  get ledgerFile(): string {
+    return join(this.privateFolder, 'ledger.jsonl')
+  }
+
+  get metricsFile(): string {
+    return join(this.privateFolder, 'metrics.jsonl')
+  }
+
+  get checkpointsFolder(): string {
+    return join(this.privateFolder, 'checkpoints')
+  }
+
+  /** Removes what a killed process left half written. Call it once the ledger's lock is held. */
+  async removeTemporaries(): Promise<void> {
+    await withFileErrors('remove', this.path, async () => {
+      await removeTemporaries(this.path)
+      await removeTemporaries(this.privateFolder)
+      await removeTemporaries(this.checkpointsFolder)
+    })
+  }
+
+  /**
+   * Writes the release as a whole: after a crash or a full disk there is either none, or all of it.
+   *
+   * @param write makes model.safetensors, config.json and certificate.json in the folder it is given
+   */
+  async writeRelease(write: (folder: string) => Promise<void>): Promise<void> {
+    await writeFolderAtomically(this.releaseFolder, write, { replace: true })
+  }
+}
+
+/**
+ * The release folder that a user means by `path`: that of a run, or a release folder itself.
+ *
+ * @throws DpMoeError FILE_NOT_FOUND when neither is there
+ */
+export async function findReleaseFolder(path: string): Promise<string> {
+  const absolute = resolve(path)
+  for (const folder of [join(absolute, 'release'), absolute]) {
+    if (await isThere(join(folder, 'config.json'))) return folder
+  }
+  const unfinished = await isThere(join(absolute, 'private'))
+  throw new DpMoeError(
+    'FILE_NOT_FOUND',
+    unfinished
+      ? `The run in ${absolute} has not finished, so it has no model yet. Resume it (--resume) until it ends`
+      : `${absolute} holds no model (no config.json, no release/config.json). Check the path`,
+  )
+}
+
+async function mkdirOrFile(path: string): Promise<string | undefined> {
+  try {
+    return await mkdir(path, { recursive: true })
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EEXIST') throw error
+    throw new DpMoeError('FILE_EXISTS', `The output ${path} is a file. Choose another folder`, { cause: error })
+  }
+}
+
+/** Makes sure that nothing is in the way in an existing folder. */
+async function clear(path: string, overwrite: boolean): Promise<void> {
+  const names = await readdir(path)
+  if (names.length === 0) return
+  const isRun = names.every((name) => name === 'release' || name === 'private' || name.endsWith('.dp-moe-tmp'))
+  if (!overwrite || !isRun) {
+    const held = names.slice(0, 3).join(', ') + (names.length > 3 ? ', ...' : '')
+    const remedy = isRun
+      ? 'Choose another folder, go on with the run in it (--resume), or replace that run (--overwrite)'
+      : 'Choose another folder: it is not a run, so it will not be replaced'
+    throw new DpMoeError('FILE_EXISTS', `The output folder ${path} is not empty (${held}). ${remedy}`)
+  }
+  await removeFolder(join(path, 'release'))
+  await removeFolder(join(path, 'private'))
+  await removeTemporaries(path)
+  await syncFolder(path)
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return false
+    throw fileError(error, 'read', path)
+  }
+}
