@@ -1,0 +1,5 @@
+export type { MemoryUse } from './addon.js'
+export { Device, type DeviceInfo, type DeviceName, type DeviceOptions, type TensorOptions } from './device.js'
+export { poissonSample, randomKey } from './random.js'
+export type { OpArguments, OpName } from './signatures.js'
+export { type DType, type RowLayout, Tensor, type TypedArray } from './tensor.js'
