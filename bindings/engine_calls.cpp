@@ -131,14 +131,18 @@ void upload(const Napi::CallbackInfo& info) {
   });
 }
 
-/// zero(handle)
-void zero(const Napi::CallbackInfo& info) {
+/// fill(handle, value)
+void fill(const Napi::CallbackInfo& info) {
   guarded(info.Env(), [&](Environment& environment) {
     const TensorView tensor = environment.engine.view(integer(info, 0));
-    tensor.device->stream().enqueue(
-        [memory = &tensor.device->memory(), to = tensor.data, bytes = tensor.count * bytesPerElement(tensor.dtype)] {
-          memory->zero(to, bytes);
-        });
+    if (!info[1].IsNumber()) throw Error("INVALID_ARGUMENT", "Expected a number as argument 1");
+    const double value = info[1].As<Napi::Number>().DoubleValue();
+    if (tensor.dtype == DType::int32 && value != static_cast<double>(info[1].As<Napi::Number>().Int32Value())) {
+      throw Error("INVALID_ARGUMENT", "Expected a 32-bit integer for an int32 tensor, got " + std::to_string(value));
+    }
+    tensor.device->stream().enqueue([memory = &tensor.device->memory(), tensor, value] {
+      memory->fill(tensor.data, tensor.dtype, tensor.count, value);
+    });
   });
 }
 
@@ -219,7 +223,7 @@ void exportEngineCalls(Napi::Env env, Napi::Object exports) {
   exports.Set("alias", Napi::Function::New<alias>(env, "alias"));
   exports.Set("free", Napi::Function::New<free>(env, "free"));
   exports.Set("upload", Napi::Function::New<upload>(env, "upload"));
-  exports.Set("zero", Napi::Function::New<zero>(env, "zero"));
+  exports.Set("fill", Napi::Function::New<fill>(env, "fill"));
   exports.Set("copy", Napi::Function::New<copy>(env, "copy"));
   exports.Set("download", Napi::Function::New<download>(env, "download"));
   exports.Set("synchronize", Napi::Function::New<synchronize>(env, "synchronize"));

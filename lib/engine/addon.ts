@@ -29,7 +29,7 @@ export interface Addon {
   alias(handle: number, offset: number, count: number): number
   free(handle: number): void
   upload(handle: number, data: TypedArray, offset: number): void
-  zero(handle: number): void
+  fill(handle: number, value: number): void
   copy(to: number, toOffset: number, from: number, fromOffset: number, count: number): void
   download(handle: number): Promise<TypedArray>
   synchronize(device: number): Promise<void>

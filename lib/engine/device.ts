@@ -94,7 +94,7 @@ export class Device implements Disposable {
   }
 
   zeros(shape: readonly number[], options: TensorOptions = {}): Tensor {
-    return this.empty(shape, options).zero()
+    return this.empty(shape, options).fill(0)
   }
 
   /** Enqueues an op. Throws at once for an operand that is missing, disposed, of another device or of another dtype. */

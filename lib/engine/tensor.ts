@@ -61,9 +61,9 @@ export class Tensor implements Disposable {
     return this
   }
 
-  /** Sets every element to zero. */
-  zero(): this {
-    addon().zero(this.handle)
+  /** Sets every element to `value`. */
+  fill(value: number): this {
+    addon().fill(this.handle, value)
     return this
   }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -41,6 +42,18 @@ void HostMemory::download(void* to, const void* from, int64_t bytes) {
 
 void HostMemory::copy(void* to, const void* from, int64_t bytes) { std::memmove(to, from, static_cast<size_t>(bytes)); }
 
-void HostMemory::zero(void* to, int64_t bytes) { std::memset(to, 0, static_cast<size_t>(bytes)); }
+void HostMemory::fill(void* to, DType dtype, int64_t count, double value) {
+  switch (dtype) {
+    case DType::float32:
+      std::fill_n(static_cast<float*>(to), count, static_cast<float>(value));
+      return;
+    case DType::float64:
+      std::fill_n(static_cast<double*>(to), count, value);
+      return;
+    case DType::int32:
+      std::fill_n(static_cast<int32_t*>(to), count, static_cast<int32_t>(value));
+      return;
+  }
+}
 
 }  // namespace dp_moe

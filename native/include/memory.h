@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "dtype.h"
+
 namespace dp_moe {
 
 /// Where a device keeps its tensors. reserve and release may be called from any thread; the other calls are made on
@@ -17,7 +19,8 @@ class Memory {
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;
   virtual void download(void* to, const void* from, int64_t bytes) = 0;
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
-  virtual void zero(void* to, int64_t bytes) = 0;
+  /// Every element becomes `value` (rounded to the dtype).
+  virtual void fill(void* to, DType dtype, int64_t count, double value) = 0;
 };
 
 /// The memory of the processor itself, aligned to cache lines.
@@ -28,7 +31,7 @@ class HostMemory final : public Memory {
   void upload(void* to, const void* from, int64_t bytes) override;
   void download(void* to, const void* from, int64_t bytes) override;
   void copy(void* to, const void* from, int64_t bytes) override;
-  void zero(void* to, int64_t bytes) override;
+  void fill(void* to, DType dtype, int64_t count, double value) override;
 };
 
 }  // namespace dp_moe
