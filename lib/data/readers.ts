@@ -1,0 +1,166 @@
+import { extname } from 'node:path'
+import { DpMoeError, invalid } from '../errors.js'
+import { requireInteger } from './checks.js'
+import { type DelimitedRow, readDelimited } from './delimited.js'
+import { readJsonLines } from './json-lines.js'
+import { dataError, sourceName, type TextSource } from './text-blocks.js'
+
+/** JSON Lines; comma-separated (RFC 4180); tab-separated without quoting. */
+export type DataFormat = 'jsonl' | 'csv' | 'tsv'
+
+/** A text with its label as the file has it, surrounding white space removed. */
+export interface LabelledExample {
+  text: string
+  label: string
+  /** Line number in the file, from 1; the header is line 1. */
+  line: number
+}
+
+/** A text; its label where a label column was asked for. */
+export type Example = Omit<LabelledExample, 'label'> & { label?: string }
+
+export interface ReadOptions {
+  /** Name of the column (or JSON key) with the text. */
+  text: string
+  /** Name of the column (or JSON key) with the label. Without it, examples have no label. */
+  label?: string
+  /** Default: by the file's extension. */
+  format?: DataFormat
+  /** Reads no more than this many examples. */
+  limit?: number
+}
+
+const FORMATS: Record<string, DataFormat> = {
+  '.jsonl': 'jsonl',
+  '.ndjson': 'jsonl',
+  '.csv': 'csv',
+  '.tsv': 'tsv',
+  '.tab': 'tsv',
+}
+
+/** Reads a data file whole: {@link streamExamples} in an array. */
+export async function readExamples(
+  source: TextSource,
+  options: ReadOptions & { label: string },
+): Promise<LabelledExample[]>
+export async function readExamples(source: TextSource, options: ReadOptions): Promise<Example[]>
+export async function readExamples(source: TextSource, options: ReadOptions): Promise<Example[]> {
+  const examples: Example[] = []
+  for await (const example of streamExamples(source, options)) examples.push(example)
+  return examples
+}
+
+/**
+ * Reads examples from a JSON Lines, CSV or TSV file, or from a stream, without holding the file in memory.
+ *
+ * Labels may be names or numbers (JSON: also true and false). An empty text is allowed.
+ *
+ * @throws DpMoeError with code DATA_FORMAT, FILE_NOT_FOUND or FILE_ACCESS: a message that names the file, the line, what
+ *   is wrong (a missing column or label, no rows, not JSON, not UTF-8, NUL bytes, bad quoting) and what to do
+ */
+export async function* streamExamples(source: TextSource, options: ReadOptions): AsyncGenerator<Example> {
+  const format = options.format ?? formatOf(source)
+  if (options.limit !== undefined) requireInteger('limit', options.limit, 1, Number.MAX_SAFE_INTEGER)
+  const rows = format === 'jsonl' ? jsonExamples(source, options) : delimitedExamples(source, format, options)
+  let count = 0
+  for await (const row of rows) {
+    yield row
+    if (++count === options.limit) return
+  }
+}
+
+function formatOf(source: TextSource): DataFormat {
+  const extension = extname(sourceName(source)).toLowerCase()
+  const format = FORMATS[extension]
+  if (format !== undefined) return format
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    `${sourceName(source)}: ${invalid('the file name', `an extension of ${Object.keys(FORMATS).join(', ')}`, extension)}. Rename the file, or state its format`,
+  )
+}
+
+async function* jsonExamples(source: TextSource, options: ReadOptions): AsyncGenerator<Example> {
+  let count = 0
+  for await (const { value, line } of readJsonLines(source)) {
+    count++
+    const text = property(value, options.text, line, source)
+    if (typeof text !== 'string')
+      throw dataError(source, line, `'${options.text}' is ${shown(text)}. Texts must be strings`)
+    const example: Example = { text, line }
+    if (options.label !== undefined) {
+      example.label = labelOf(property(value, options.label, line, source), options.label, line, source)
+    }
+    yield example
+  }
+  if (count === 0) throw dataError(source, undefined, 'the file is empty. Give a file with one JSON object a line')
+}
+
+function property(value: Record<string, unknown>, key: string, line: number, source: TextSource): unknown {
+  if (Object.hasOwn(value, key)) return value[key]
+  throw noColumn(key, Object.keys(value), line, source)
+}
+
+function labelOf(value: unknown, column: string, line: number, source: TextSource): string {
+  if (value === null || value === '') throw missingLabel(column, line, source)
+  if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
+    throw dataError(source, line, `'${column}' is ${shown(value)}. Labels must be names or numbers`)
+  }
+  return nonBlankLabel(String(value), column, line, source)
+}
+
+async function* delimitedExamples(
+  source: TextSource,
+  format: 'csv' | 'tsv',
+  options: ReadOptions,
+): AsyncGenerator<Example> {
+  let columns: { text: number; label: number | undefined } | undefined
+  let count = 0
+  for await (const row of readDelimited(source, format)) {
+    if (columns === undefined) {
+      columns = {
+        text: columnIndex(options.text, row, source),
+        label: options.label === undefined ? undefined : columnIndex(options.label, row, source),
+      }
+      continue
+    }
+    count++
+    const example: Example = { text: row.fields[columns.text]!, line: row.line }
+    if (columns.label !== undefined) {
+      example.label = nonBlankLabel(row.fields[columns.label]!, options.label!, row.line, source)
+    }
+    yield example
+  }
+  if (columns === undefined) {
+    throw dataError(source, undefined, 'the file is empty. Give a file with a header line and one row for each example')
+  }
+  if (count === 0) throw dataError(source, undefined, 'the file has a header but no rows. Add one row for each example')
+}
+
+function columnIndex(name: string, header: DelimitedRow, source: TextSource): number {
+  const index = header.fields.indexOf(name)
+  if (index < 0) throw noColumn(name, header.fields, header.line, source)
+  if (header.fields.indexOf(name, index + 1) >= 0) {
+    throw dataError(source, header.line, `there are two columns '${name}'. Rename one of them`)
+  }
+  return index
+}
+
+function noColumn(name: string, existing: readonly string[], line: number, source: TextSource): Error {
+  const list = existing.length === 0 ? 'there are none' : `the columns are ${existing.map((c) => `'${c}'`).join(', ')}`
+  return dataError(source, line, `there is no column '${name}'; ${list}. Name one of the file's columns`)
+}
+
+function nonBlankLabel(label: string, column: string, line: number, source: TextSource): string {
+  const trimmed = label.trim()
+  if (trimmed === '') throw missingLabel(column, line, source)
+  return trimmed
+}
+
+function missingLabel(column: string, line: number, source: TextSource): Error {
+  return dataError(source, line, `the label in column '${column}' is missing. Fill it in, or remove the row`)
+}
+
+function shown(value: unknown): string {
+  if (value === null) return 'null'
+  return Array.isArray(value) ? 'a list' : typeof value === 'object' ? 'an object' : `a ${typeof value}`
+}
