@@ -8,6 +8,12 @@ import { replaceFile, systemErrorCode, withFileErrors } from '../files.js'
 /** A lock whose owner stopped refreshing it for this long is free, whoever the owner was. */
 const STALE_MILLISECONDS = 10_000
 
+/**
+ * The lock library ends the process on signals that nobody else listens to. A write beyond the limit on file sizes
+ * (`ulimit -f`) raises one, and must fail as a full disk does instead.
+ */
+const ignoreFileSizeSignal = () => {}
+
 /** A process on this machine, told apart from a later one with the same id. */
 interface ProcessIdentity {
   readonly host: string
@@ -33,6 +39,9 @@ export interface FileLock {
  * @throws DpMoeError FILE_ACCESS when another process holds it
  */
 export async function lockFile(path: string): Promise<FileLock> {
+  if (process.platform !== 'win32' && !process.listeners('SIGXFSZ').includes(ignoreFileSizeSignal)) {
+    process.on('SIGXFSZ', ignoreFileSizeSignal)
+  }
   return withFileErrors('write', path, async () => {
     // The guard makes "the owner is dead, take its lock, write my name" one step among processes that all wait here.
     const releaseGuard = await acquire(path, undefined, `${path}.guard`, {

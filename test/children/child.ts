@@ -1,0 +1,62 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+const COMPILER_OPTIONS =
+  '--ignoreConfig --noCheck --target es2022 --module nodenext --types node --skipLibCheck --rootDir . --outDir'
+
+/** Compiles a script of this folder and what it imports into `folder`, so that it starts fast and needs no loader. */
+export function compileChild(script: string, folder: string): string {
+  const compiler = join(ROOT, 'node_modules/typescript/bin/tsc')
+  const args = [compiler, ...COMPILER_OPTIONS.split(' '), folder, `test/children/${script}`]
+  const { status, stdout } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${script} does not compile: ${stdout}`)
+  writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
+  return join(folder, 'test/children', script.replace(/ts$/, 'js'))
+}
+
+/** Starts a compiled script; it talks in lines on its standard output. `prefix` is a command to run it under. */
+export function startChild(script: string, args: readonly string[], prefix: readonly string[] = []): ChildProcess {
+  const [command, ...rest] = [...prefix, process.execPath, script, ...args]
+  // Without tap's process report, written at exit: the child may have no disk left for it.
+  const env = { ...process.env, _TAPJS_PROCESSINFO_EXCLUDE_: '.*' }
+  return spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'], env })
+}
+
+/** Kills a child without warning `delay` milliseconds after its first line, and returns every line it had written. */
+export async function killAfter(child: ChildProcess, delay: number): Promise<string[]> {
+  const lines: string[] = []
+  const reader = createInterface({ input: child.stdout! })
+  reader.on('line', (line) => {
+    if (lines.length === 0) setTimeout(() => child.kill('SIGKILL'), delay)
+    lines.push(line)
+  })
+  await Promise.all([once(child, 'exit'), once(reader, 'close')])
+  return lines
+}
+
+/** Runs a child to its end and returns the JSON object of its last line. */
+export async function resultOf(child: ChildProcess): Promise<unknown> {
+  const lines: string[] = []
+  const reader = createInterface({ input: child.stdout! })
+  reader.on('line', (line) => lines.push(line))
+  await Promise.all([once(child, 'exit'), once(reader, 'close')])
+  return JSON.parse(lines.at(-1) ?? 'null')
+}
+
+/** A command prefix that runs what follows with a file system of `bytes` bytes mounted at `folder`. */
+export function smallDisk(folder: string, bytes: number): string[] {
+  const mount = `mount -t tmpfs -o size=${bytes} tmpfs "$0" && exec "$@"`
+  return ['unshare', '-rm', 'sh', '-c', mount, folder]
+}
+
+/** Whether this machine lets us mount that (root, or user namespaces). */
+export function canMount(folder: string): boolean {
+  const [command, ...args] = [...smallDisk(folder, 65536), 'true']
+  return spawnSync(command!, args).status === 0
+}
