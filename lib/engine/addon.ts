@@ -55,7 +55,7 @@ export function addon(): Addon {
 }
 
 function load(): Addon {
-  const path = locate()
+  const path = locateAddon()
   let found: Addon
   try {
     found = require(path) as Addon
@@ -66,7 +66,8 @@ function load(): Addon {
   return found
 }
 
-function locate(): string {
+/** Path of the addon that `addon()` loads. Throws ADDON_MISSING where there is none, or a damaged one. */
+export function locateAddon(): string {
   const local = join(root, 'build', 'Release', 'dp-moe.node')
   if (existsSync(local)) return local
   const gypBuild = require('node-gyp-build') as { resolve(folder: string): string }
