@@ -11,17 +11,21 @@ namespace dp_moe {
 
 namespace {
 
-int64_t integer(const Napi::CallbackInfo& info, size_t index) {
-  const double number = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : std::nan("");
+int64_t toInteger(const Napi::Value& value, const std::string& what) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
   if (!(std::abs(number) <= 9007199254740991.0) || number != std::trunc(number)) {
-    throw Error("INVALID_ARGUMENT", "Expected an integer as argument " + std::to_string(index));
+    throw Error("INVALID_ARGUMENT", "Expected an integer for " + what);
   }
   return static_cast<int64_t>(number);
 }
 
+int64_t integer(const Napi::CallbackInfo& info, size_t index) {
+  return toInteger(info[index], "argument " + std::to_string(index));
+}
+
 int64_t option(const Napi::Object& options, const char* name) {
   const Napi::Value value = options.Get(name);
-  return value.IsNumber() ? value.As<Napi::Number>().Int64Value() : 0;
+  return value.IsUndefined() ? 0 : toInteger(value, name);
 }
 
 napi_typedarray_type arrayTypeOf(DType dtype) {

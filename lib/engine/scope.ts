@@ -2,6 +2,8 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { DpMoeError } from '../errors.js'
 import { Tensor } from './tensor.js'
 
+const AsyncFunction = (async () => {}).constructor as new () => object
+
 /** Tensors made while a scope was the innermost one. */
 export class Scope {
   readonly #tensors = new Set<Tensor>()
@@ -43,15 +45,14 @@ export class Scopes {
   }
 
   run<T>(body: () => T): T {
+    if (body instanceof AsyncFunction) {
+      throw new DpMoeError('INVALID_ARGUMENT', 'device.scope: expected a synchronous function; use device.scopeAsync')
+    }
     const around = this.#synchronous
     const scope = new Scope(this.current)
     this.#synchronous = scope
     try {
       const result = body()
-      if (result instanceof Promise) {
-        result.catch(() => {})
-        throw new DpMoeError('INVALID_ARGUMENT', 'device.scope: expected a synchronous function; use device.scopeAsync')
-      }
       scope.end(result)
       return result
     } catch (error) {

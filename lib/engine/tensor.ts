@@ -110,12 +110,9 @@ export class Tensor implements Disposable {
 
 /** Elements of a shape; throws for one that is none. */
 export function sizeOf(shape: readonly number[]): number {
-  let size = 1
-  for (const extent of shape) {
-    if (!(Number.isInteger(extent) && extent >= 0)) {
-      throw new DpMoeError('SHAPE_MISMATCH', invalid('shape', 'integers >= 0', `[${shape.join(', ')}]`))
-    }
-    size *= extent
+  const size = shape.reduce((product, extent) => product * extent, 1)
+  if (shape.some((extent) => !(Number.isInteger(extent) && extent >= 0)) || !Number.isSafeInteger(size)) {
+    throw new DpMoeError('SHAPE_MISMATCH', invalid('shape', 'integers >= 0', `[${shape.join(', ')}]`))
   }
   return size
 }

@@ -1,0 +1,38 @@
+// Builds the native addon into build/Release. `npm run build` and `npx dp-moe build` run it; arguments go to cmake-js.
+import { spawnSync } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const minimumCmake = [3, 22]
+
+/** The one thing to install, or undefined when the tools are there. */
+function missingTool() {
+  const cmake = spawnSync('cmake', ['--version'], { encoding: 'utf8' })
+  const [major, minor] = (/version (\d+)\.(\d+)/.exec(cmake.stdout ?? '')?.slice(1) ?? []).map(Number)
+  if (major === undefined || major < minimumCmake[0] || (major === minimumCmake[0] && minor < minimumCmake[1])) {
+    const found = major === undefined ? 'none was found' : `found ${major}.${minor}`
+    return `cmake ${minimumCmake.join('.')} or newer is needed, ${found} (Debian, Ubuntu: apt install cmake; macOS: brew install cmake)`
+  }
+  const compilers = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']
+  const program = '#include <concepts>\n#include <version>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\n'
+  const compiles = compilers.some(
+    (compiler) =>
+      spawnSync(compiler, ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-'], { input: program }).status === 0,
+  )
+  if (compiles) return undefined
+  return 'a C++20 compiler is needed, gcc 11 or clang 14 or newer (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)'
+}
+
+const missing = missingTool()
+if (missing) {
+  console.error(`dp-moe: cannot build the native addon: ${missing}`)
+  process.exit(1)
+}
+const cmakeJs = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js')
+const { status } = spawnSync(process.execPath, [cmakeJs, 'build', '--directory', root, ...process.argv.slice(2)], {
+  stdio: 'inherit',
+  env: { CMAKE_BUILD_PARALLEL_LEVEL: String(availableParallelism()), ...process.env },
+})
+process.exit(status ?? 1)
