@@ -133,7 +133,8 @@ export async function encodeDataset(
   options: EncodeOptions = {},
 ): Promise<Dataset> {
   const ids = new GrowingArray<Int32Array>((length) => new Int32Array(length))
-  const weights = options.bag === undefined ? undefined : new GrowingArray<Float32Array>((length) => new Float32Array(length))
+  const weights =
+    options.bag === undefined ? undefined : new GrowingArray<Float32Array>((length) => new Float32Array(length))
   const offsets = new Int32Array(texts.length + 1)
   let turnEnds = performance.now() + TURN_MILLISECONDS
   for (const [index, text] of texts.entries()) {

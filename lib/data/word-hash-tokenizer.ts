@@ -14,7 +14,7 @@ const APOSTROPHE = 0x27
 const TYPOGRAPHIC_APOSTROPHE = 0x2019
 
 export interface WordHashOptions {
-  /** Number of ids; default 8192. */
+  /** Number of ids; default 32,768. */
   vocabularySize?: number
   /** Longest run of words that gets an id of its own; default 1 (words only), 2 adds pairs of neighbours. */
   ngrams?: number
@@ -44,7 +44,7 @@ export class WordHashTokenizer implements Tokenizer {
 
   /** @throws OutOfRangeError for an option that is not an integer in its range */
   constructor(options: WordHashOptions = {}) {
-    this.vocabularySize = options.vocabularySize ?? 8192
+    this.vocabularySize = options.vocabularySize ?? 32_768
     this.ngrams = options.ngrams ?? 1
     this.maxLength = options.maxLength ?? 256
     this.punctuation = options.punctuation ?? false
