@@ -17,7 +17,6 @@ void Environment::close() {
   if (std::exchange(closed_, true)) return;
   engine.closeAll();
   pending_.clear();
-  errorFactory_.Reset();
   wakeup_.Release();
 }
 
@@ -57,17 +56,23 @@ void Environment::settleAll(Napi::Env env, Napi::Function, Environment* self, vo
     std::lock_guard lock(self->mutex_);
     settlements.swap(self->settlements_);
   }
-  for (const Settlement& settlement : settlements) {
-    const auto entry = self->pending_.find(settlement.id);
-    if (settlement.failure) {
-      entry->second.deferred.Reject(self->makeError(*settlement.failure).Value());
-    } else {
-      const Napi::ObjectReference& value = entry->second.value;
-      entry->second.deferred.Resolve(value.IsEmpty() ? env.Undefined() : value.Value());
-    }
-    self->pending_.erase(entry);
+  try {
+    for (const Settlement& settlement : settlements) self->settleNow(settlement);
+    if (self->pending_.empty()) self->wakeup_.Unref(env);
+  } catch (const Napi::Error&) {
+    // A worker that is being terminated runs no more JavaScript: nobody can see these promises.
   }
-  if (self->pending_.empty()) self->wakeup_.Unref(env);
+}
+
+void Environment::settleNow(const Settlement& settlement) {
+  const auto entry = pending_.find(settlement.id);
+  const Pending pending = std::move(entry->second);
+  pending_.erase(entry);
+  if (settlement.failure) {
+    pending.deferred.Reject(makeError(*settlement.failure).Value());
+  } else {
+    pending.deferred.Resolve(pending.value.IsEmpty() ? env_.Undefined() : pending.value.Value());
+  }
 }
 
 void Environment::reportMemory() {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -50,6 +51,7 @@ class Environment {
     uint64_t id;
     std::optional<Error> failure;
   };
+  void settleNow(const Settlement& settlement);
   static void settleAll(Napi::Env env, Napi::Function, Environment* self, void*);
   using Wakeup = Napi::TypedThreadSafeFunction<Environment, void, &Environment::settleAll>;
 
@@ -73,6 +75,8 @@ auto guarded(Napi::Env env, F&& f) {
     return f(Environment::of(env));
   } catch (const Error& error) {
     throw Environment::of(env).makeError(error);
+  } catch (const std::bad_alloc&) {
+    throw Environment::of(env).makeError({"OUT_OF_MEMORY", "The engine found no memory on the host"});
   }
 }
 
