@@ -69,7 +69,7 @@ export class SwitchClassifier extends Module {
     this.nameParameters()
   }
 
-  /** Logits per unit, [units, numLabels], and the routers' loss per unit. */
+  /** Scores per unit and the routers' loss per unit. */
   forward(batch: TextBatch, context: ForwardContext): { logits: Tensor; routerLoss: Tensor | undefined } {
     const { tape } = context
     const losses: (Tensor | undefined)[] = []
@@ -81,6 +81,11 @@ export class SwitchClassifier extends Module {
     }
     const pooled = poolPerUnit(tape, this.norm.forward(x, context))
     return { logits: this.head.forward(pooled, context), routerLoss: addLosses(context, losses) }
+  }
+
+  /** Scores per unit, [units, numLabels]. */
+  logits(batch: TextBatch, context: ForwardContext): Tensor {
+    return this.forward(batch, context).logits
   }
 
   /** Cross entropy plus router losses, per unit. */

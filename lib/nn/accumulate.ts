@@ -1,7 +1,7 @@
 import type { StepRandom } from '../autograd/elementwise.js'
 import type { UnitLayout } from '../autograd/layout.js'
-import { SumSink } from '../autograd/sinks.js'
 import type { GradientSink } from '../autograd/sinks.js'
+import { SumSink } from '../autograd/sinks.js'
 import { Tape } from '../autograd/tape.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'

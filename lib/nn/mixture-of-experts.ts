@@ -3,7 +3,7 @@ import { add, jitter } from '../autograd/elementwise.js'
 import { linear } from '../autograd/linear.js'
 import { mixture } from '../autograd/mixture.js'
 import type { Parameter } from '../autograd/parameter.js'
-import { combine, route, type Routing, routerLoss } from '../autograd/routing.js'
+import { combine, type Routing, route, routerLoss } from '../autograd/routing.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
@@ -118,7 +118,10 @@ export class MixtureOfExperts extends Module {
     const { tape, telemetry } = context
     const coupled = this.couplesUnits()
     if (coupled.length > 0) {
-      throw new DpMoeError('INVALID_ARGUMENT', `MixtureOfExperts: not offered, ${coupled.join('; ')}; use per-unit routing`)
+      throw new DpMoeError(
+        'INVALID_ARGUMENT',
+        `MixtureOfExperts: not offered, ${coupled.join('; ')}; use per-unit routing`,
+      )
     }
     const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerUnit, activation } = this.#config
     const logits = this.router.forward(this.#jittered(x, context), context, { operation: 'router' })
@@ -140,7 +143,8 @@ export class MixtureOfExperts extends Module {
   #jittered(x: Tensor, { tape, training, random }: ForwardContext): Tensor {
     const { routerJitter } = this.#config
     if (!training || routerJitter === 0) return x
-    if (!random) throw new DpMoeError('INVALID_ARGUMENT', 'Router jitter: expected context.random in training, got none')
+    if (!random)
+      throw new DpMoeError('INVALID_ARGUMENT', 'Router jitter: expected context.random in training, got none')
     return jitter(tape, x, routerJitter, random, this.#layer)
   }
 

@@ -1,5 +1,5 @@
-import { Parameter } from '../autograd/parameter.js'
 import type { StepRandom } from '../autograd/elementwise.js'
+import { Parameter } from '../autograd/parameter.js'
 import type { Tape } from '../autograd/tape.js'
 import type { Telemetry } from './telemetry.js'
 
@@ -66,7 +66,11 @@ export abstract class Module {
 }
 
 function collect(value: unknown, name: string, found: Map<string, Parameter>): void {
-  if (value instanceof Parameter) found.set(name, value)
-  else if (value instanceof Module) for (const [inner, p] of value.namedParameters(`${name}.`)) found.set(inner, p)
-  else if (Array.isArray(value)) value.forEach((item, index) => collect(item, `${name}.${index}`, found))
+  if (value instanceof Parameter) {
+    found.set(name, value)
+  } else if (value instanceof Module) {
+    for (const [inner, parameter] of value.namedParameters(`${name}.`)) found.set(inner, parameter)
+  } else if (Array.isArray(value)) {
+    for (const [index, item] of value.entries()) collect(item, `${name}.${index}`, found)
+  }
 }

@@ -28,10 +28,10 @@ export interface OptimizerOptions {
   /** Decoupled weight decay (AdamW, SGD). Default 0. */
   weightDecay?: number
   /**
-   * Keep an exponential moving average of the weights with this decay, e.g. 0.99; it may be published in their stead, as
-   * post-processing. Default: none.
+   * Keep the mean of the weights after this many updates and all later ones (Polyak-Ruppert averaging); it may be published
+   * in their stead, as post-processing of what was released. Default: none.
    */
-  averageDecay?: number
+  averageFrom?: number
 }
 
 /** An update rule over gradient buffers: reads each parameter's gradient, changes the weights, clears the gradient. */
@@ -45,16 +45,17 @@ export abstract class Optimizer {
     readonly options: OptimizerOptions,
   ) {
     this.parameters = [...new Set(parameters)]
-    if (this.parameters.length === 0) throw new DpMoeError('INVALID_ARGUMENT', 'Expected parameters to optimize, got none')
-    const { learningRate, weightDecay = 0, averageDecay } = options
+    if (this.parameters.length === 0)
+      throw new DpMoeError('INVALID_ARGUMENT', 'Expected parameters to optimize, got none')
+    const { learningRate, weightDecay = 0, averageFrom } = options
     if (!(learningRate >= 0 && Number.isFinite(learningRate))) {
       throw new OutOfRangeError('learningRate', 'a finite number >= 0', learningRate)
     }
     if (!(weightDecay >= 0 && Number.isFinite(weightDecay))) {
       throw new OutOfRangeError('weightDecay', 'a finite number >= 0', weightDecay)
     }
-    if (averageDecay !== undefined && !(averageDecay > 0 && averageDecay < 1)) {
-      throw new OutOfRangeError('averageDecay', 'a number in (0, 1)', averageDecay)
+    if (averageFrom !== undefined && !(Number.isInteger(averageFrom) && averageFrom >= 1)) {
+      throw new OutOfRangeError('averageFrom', 'an integer >= 1', averageFrom)
     }
   }
 
@@ -79,10 +80,10 @@ export abstract class Optimizer {
 
   /** The operands every noisy update op shares; `stream` is the parameter's place in the whole list. */
   protected operands(parameter: Parameter, stream: number, learningRate: number, update: Update) {
-    const { averageDecay, weightDecay = 0 } = this.options
-    const average = averageDecay === undefined ? undefined : this.state(parameter, 'average')
-    // The average starts as the mean of the first weights: rate 1/t until that is slower than the decay.
-    const averageRate = averageDecay === undefined ? 0 : Math.max(1 - averageDecay, 1 / this.#updates)
+    const { averageFrom, weightDecay = 0 } = this.options
+    const averaged = averageFrom !== undefined && this.#updates >= averageFrom
+    const average = averaged ? this.state(parameter, 'average') : undefined
+    const averageRate = averaged ? 1 / (this.#updates - averageFrom + 1) : 0
     return {
       weight: parameter.tensor,
       gradient: parameter.gradient,
@@ -110,7 +111,7 @@ export abstract class Optimizer {
     return tensor
   }
 
-  /** Averaged weights by parameter name, where `averageDecay` is set and an update was made. */
+  /** Averaged weights by parameter name, where `averageFrom` is set and reached. */
   averages(): ReadonlyMap<string, Tensor> {
     const averages = new Map<string, Tensor>()
     for (const parameter of this.parameters) {

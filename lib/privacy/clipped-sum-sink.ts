@@ -58,7 +58,10 @@ export class ClippedSumSink implements GradientSink {
   finish(): void {
     const { groups, mode } = this.clipping
     const { normSquared, prepared } = this.#norms()
-    const bounds = this.device.tensor(Float32Array.from(groups, (group) => group.bound), [groups.length])
+    const bounds = this.device.tensor(
+      Float32Array.from(groups, (group) => group.bound),
+      [groups.length],
+    )
     const factor = this.device.empty([groups.length, this.units])
     this.device.run('clipFactors', {
       normSquared,

@@ -53,7 +53,7 @@ export async function clippedGradientSum<B extends UnitBatch>(
     sink.finish()
     return parameters.map(async (parameter) => {
       const data = parameter.gradient.data()
-      parameter.gradient.zero()
+      parameter.gradient.fill(0)
       return [parameter.name, (await data) as Float32Array] as const
     })
   })

@@ -36,7 +36,9 @@ export function fileKey(path: string): RunKey {
   try {
     content = readFileSync(path)
   } catch (error) {
-    throw new DpMoeError('FILE_NOT_FOUND', `${path}: cannot read the key file; make one with 32 random bytes`, { cause: error })
+    throw new DpMoeError('FILE_NOT_FOUND', `${path}: cannot read the key file; make one with 32 random bytes`, {
+      cause: error,
+    })
   }
   const text = content.toString('latin1').trim()
   const bytes = content.length === 32 ? content : /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, 'hex') : undefined

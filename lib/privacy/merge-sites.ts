@@ -84,7 +84,9 @@ function joinRows(device: Device, a: Tensor, aSegments: Segments, b: Tensor, bSe
 }
 
 function joinSegments(device: Device, a: Exclude<GradientSite, PerUnitSite>, b: typeof a): Segments {
-  const routed = [a, b].some((site) => site.segments.segments !== site.segments.units || ('xRows' in site && site.xRows))
+  const routed = [a, b].some(
+    (site) => site.segments.segments !== site.segments.units || ('xRows' in site && site.xRows),
+  )
   if (routed) {
     throw new DpMoeError(
       'INVALID_ARGUMENT',

@@ -1,3 +1,4 @@
+import { createCipheriv } from 'node:crypto'
 import { poissonSample } from '../engine/random.js'
 import { OutOfRangeError } from '../errors.js'
 import type { RunKey } from './keys.js'
@@ -57,7 +58,7 @@ export class ShuffleSampler implements BatchSampler {
   constructor(
     readonly population: number,
     readonly batchSize: number,
-    readonly random: (epoch: number) => () => number,
+    readonly key: RunKey,
   ) {
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) {
       throw new OutOfRangeError('batchSize', 'an integer >= 1', batchSize)
@@ -77,15 +78,24 @@ export class ShuffleSampler implements BatchSampler {
     return this.#order.slice(first, first + this.batchSize)
   }
 
-  /** Fisher-Yates from the identity, so that an epoch's order depends on its number only. */
+  /** Fisher-Yates from the identity: the order of an epoch depends on the key and the epoch's number only. */
   #shuffle(epoch: number): void {
     this.#epoch = epoch
-    const uniform = this.random(epoch)
     const order = this.#order
+    const random = randomWords(this.key, epoch, order.length)
     for (let i = 0; i < order.length; i++) order[i] = i
     for (let i = order.length - 1; i > 0; i--) {
-      const j = Math.floor(uniform() * (i + 1))
+      const j = Math.floor((random[i]! / 2 ** 32) * (i + 1))
       ;[order[i], order[j]] = [order[j]!, order[i]!]
     }
   }
+}
+
+/** 32-bit words of an AES-CTR stream keyed by the run and the epoch. */
+function randomWords(key: RunKey, epoch: number, count: number): Uint32Array {
+  const counter = Buffer.alloc(16)
+  counter.write('shuffle', 'latin1')
+  counter.writeUInt32LE(epoch, 8)
+  const bytes = createCipheriv('aes-256-ctr', key.bytes, counter).update(Buffer.alloc(4 * count))
+  return new Uint32Array(new Uint8Array(bytes).buffer)
 }

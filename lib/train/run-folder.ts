@@ -114,6 +114,11 @@ export class RunFolder {
     return join(this.privateFolder, 'checkpoints')
   }
 
+  /** Whether the model was released: the last thing a run does. */
+  hasRelease(): Promise<boolean> {
+    return isThere(join(this.releaseFolder, 'config.json'))
+  }
+
   /** Removes what a killed process left half written. Call it once the ledger's lock is held. */
   async removeTemporaries(): Promise<void> {
     await withFileErrors('remove', this.path, async () => {

@@ -1,0 +1,17 @@
+/**
+ * Training of Mixture-of-Experts models with differential privacy.
+ *
+ * @packageDocumentation
+ */
+export * as accounting from './accounting/index.js'
+export * as autograd from './autograd/index.js'
+export * as data from './data/index.js'
+export { Device, type DeviceOptions, Tensor } from './engine/index.js'
+export { DpMoeError, type ErrorCode, OutOfRangeError } from './errors.js'
+export * as models from './models/index.js'
+export { accumulateGradients, type LossFunction, type MicroBatch, sumSink, type UnitBatch } from './nn/accumulate.js'
+export * as nn from './nn/index.js'
+export * as optim from './optim/index.js'
+export * from './privacy/index.js'
+export * from './train/index.js'
+export { version } from './version.js'

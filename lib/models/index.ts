@@ -1,0 +1,5 @@
+export { MixtureClassifier, type MixtureClassifierConfig } from './mixture-classifier.js'
+export { fromPretrained, type PretrainedClassifier, savePretrained } from './pretrained.js'
+export { SwitchClassifier, type SwitchClassifierConfig } from './switch-classifier.js'
+export { type TextBatch, textBatch } from './text-batch.js'
+export { type ClassifierConfig, createClassifier, type TextClassifier } from './text-classifier.js'

@@ -1,0 +1,68 @@
+import { add } from '../autograd/elementwise.js'
+import { poolPerUnit } from '../autograd/embedding.js'
+import { crossEntropy } from '../autograd/losses.js'
+import type { Tensor } from '../engine/tensor.js'
+import { Embedding } from '../nn/embedding.js'
+import type { Initializer } from '../nn/initializer.js'
+import { Linear } from '../nn/linear.js'
+import { LinearExperts } from '../nn/linear-experts.js'
+import { type ForwardContext, Module } from '../nn/module.js'
+import type { TextBatch } from './text-batch.js'
+
+/** A sparse mixture of linear experts over frozen random word vectors. */
+export interface MixtureClassifierConfig {
+  vocabularySize: number
+  numLabels: number
+  hiddenSize: number
+  numExperts: number
+  /** Default 1. */
+  expertsPerToken?: number
+  /** Scale of the bias: below 1 it takes less of each example's gradient norm. Default 0.3. */
+  biasScale?: number
+}
+
+/**
+ * Each token's frozen random vector is routed to one of the experts, a linear map to class scores; a text's scores are the
+ * weighted sum over its tokens. Only the experts and a bias are trained: word vectors and router are public random
+ * structure, so that the noise of private training falls on numExperts * hiddenSize * numLabels numbers only, and the
+ * mixture is what gives the model its capacity.
+ */
+export class MixtureClassifier extends Module {
+  readonly embedding: Embedding
+  readonly experts: LinearExperts
+  readonly bias: Linear
+  readonly config: Required<MixtureClassifierConfig>
+
+  constructor(init: Initializer, config: MixtureClassifierConfig) {
+    super()
+    this.config = { expertsPerToken: 1, biasScale: 0.3, ...config }
+    const { vocabularySize, hiddenSize, numExperts, expertsPerToken, numLabels } = this.config
+    this.embedding = new Embedding(init, { vocabularySize, hiddenSize, deviation: 1 / Math.sqrt(hiddenSize) })
+    this.experts = new LinearExperts(init, {
+      inputSize: hiddenSize,
+      outputSize: numLabels,
+      numExperts,
+      expertsPerToken,
+    })
+    this.bias = new Linear(init, { inputSize: 1, outputSize: numLabels, bias: false, deviation: 0 })
+    this.embedding.freeze()
+    this.experts.router.freeze()
+    this.nameParameters()
+  }
+
+  /** Scores per unit, [units, numLabels]. */
+  logits(batch: TextBatch, context: ForwardContext): Tensor {
+    const { tape } = context
+    const { y } = this.experts.forward(this.embedding.forward(batch.ids, context), context)
+    const scores = poolPerUnit(tape, y, batch.weights)
+    const constant = tape.device
+      .empty([batch.layout.units, 1], { layout: batch.layout.perUnit })
+      .fill(this.config.biasScale)
+    return add(tape, scores, this.bias.forward(constant, context))
+  }
+
+  /** Cross entropy per unit. */
+  loss(batch: TextBatch, context: ForwardContext): Tensor {
+    return crossEntropy(context.tape, this.logits(batch, context), batch.labels)
+  }
+}

@@ -1,0 +1,125 @@
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { BagOptions } from '../data/bag.js'
+import { type Tokenizer, type TokenizerConfig, tokenizerFromJson } from '../data/index.js'
+import type { Device } from '../engine/device.js'
+import { DpMoeError } from '../errors.js'
+import { replaceFile, withFileErrors } from '../files.js'
+import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js'
+import {
+  type ClassifierConfig,
+  createClassifier,
+  parseClassifierConfig,
+  type TextClassifier,
+} from './text-classifier.js'
+
+const weightsFile = 'model.safetensors'
+const configFile = 'config.json'
+
+const configSchema = z.object({
+  format: z.literal('dp-moe-model-1'),
+  model: z.unknown(),
+  labels: z.array(z.string()).min(2),
+  tokenizer: z.unknown(),
+  bag: z.object({ weighting: z.enum(['count', 'log', 'binary']), normalise: z.boolean() }).nullable(),
+})
+
+/** A classifier with all that turns a text into its answer. */
+export interface PretrainedClassifier {
+  readonly model: TextClassifier
+  readonly config: ClassifierConfig
+  /** Class names in the order of the scores. */
+  readonly labels: readonly string[]
+  readonly tokenizer: Tokenizer
+  /** How token ids become weighted bags; undefined where the model reads sequences. */
+  readonly bag: BagOptions | undefined
+}
+
+/**
+ * Writes config.json and model.safetensors into a folder, each atomically.
+ *
+ * @param weights values to write in place of a parameter's own, by name (e.g. averaged weights)
+ * @throws DpMoeError DISK_FULL, FILE_ACCESS
+ */
+export async function savePretrained(
+  folder: string,
+  { model, config, labels, tokenizer, bag }: PretrainedClassifier,
+  weights: ReadonlyMap<string, Float32Array> = new Map(),
+): Promise<void> {
+  await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
+  const tensors = new Map<string, TensorSource>()
+  for (const [name, parameter] of model.namedParameters()) {
+    const data = async () => weights.get(name) ?? ((await parameter.tensor.data()) as Float32Array)
+    tensors.set(name, { dtype: 'F32', shape: parameter.shape, data })
+  }
+  await writeSafetensors(join(folder, weightsFile), tensors)
+  const content = {
+    format: 'dp-moe-model-1',
+    model: config,
+    labels,
+    tokenizer: tokenizer.toJSON(),
+    bag: bag ? { weighting: bag.weighting ?? 'log', normalise: bag.normalise ?? true } : null,
+  }
+  await replaceFile(join(folder, configFile), `${JSON.stringify(content, null, 2)}\n`)
+}
+
+/**
+ * Reads what `savePretrained` wrote.
+ *
+ * @throws DpMoeError MODEL_FORMAT for a damaged or foreign file, naming the tensor and both shapes where one does not fit;
+ *   FILE_NOT_FOUND, FILE_ACCESS
+ */
+export async function fromPretrained(device: Device, folder: string): Promise<PretrainedClassifier> {
+  const path = join(folder, configFile)
+  const text = await withFileErrors('read', path, () => readFile(path, 'utf8'))
+  const content = parseConfig(path, text)
+  const config = parseClassifierConfig(content.model, path)
+  if (content.labels.length !== config.numLabels) {
+    throw new DpMoeError('MODEL_FORMAT', `${path}: expected ${config.numLabels} labels, got ${content.labels.length}`)
+  }
+  const tokenizer = tokenizerFromJson(content.tokenizer as TokenizerConfig)
+  const model = createClassifier(device, config)
+  try {
+    await readWeights(model, join(folder, weightsFile))
+  } catch (error) {
+    model[Symbol.dispose]()
+    throw error
+  }
+  return { model, config, labels: content.labels, tokenizer, bag: content.bag ?? undefined }
+}
+
+function parseConfig(path: string, text: string): z.infer<typeof configSchema> {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new DpMoeError('MODEL_FORMAT', `${path} is not JSON. Restore it from where the model came from`, {
+      cause: error,
+    })
+  }
+  const parsed = configSchema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]!
+  throw new DpMoeError(
+    'MODEL_FORMAT',
+    `${path} is not the config.json of a dp-moe model: ${issue.path.join('.') || 'content'}: ${issue.message}`,
+  )
+}
+
+async function readWeights(model: TextClassifier, path: string): Promise<void> {
+  await using file = await SafetensorsFile.open(path)
+  const parameters = model.namedParameters()
+  for (const name of file.tensors.keys()) {
+    if (!parameters.has(name)) throw new DpMoeError('MODEL_FORMAT', `${path}: unexpected tensor ${name}`)
+  }
+  for (const [name, parameter] of parameters) {
+    const entry = file.tensors.get(name)
+    const expected = `[${parameter.shape.join(', ')}]`
+    if (!entry) throw new DpMoeError('MODEL_FORMAT', `${path}: tensor ${name} ${expected} is missing`)
+    if (`[${entry.shape.join(', ')}]` !== expected) {
+      throw new DpMoeError('MODEL_FORMAT', `${path}: expected ${name} ${expected}, got [${entry.shape.join(', ')}]`)
+    }
+    parameter.tensor.write(await file.readFloat32(name))
+  }
+}

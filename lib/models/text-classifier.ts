@@ -1,0 +1,69 @@
+import { z } from 'zod'
+import type { Device } from '../engine/device.js'
+import type { Tensor } from '../engine/tensor.js'
+import { DpMoeError } from '../errors.js'
+import { Initializer } from '../nn/initializer.js'
+import type { ForwardContext, Module } from '../nn/module.js'
+import { MixtureClassifier } from './mixture-classifier.js'
+import { SwitchClassifier } from './switch-classifier.js'
+import type { TextBatch } from './text-batch.js'
+
+const positive = z.int().positive()
+
+const mixtureSchema = z.strictObject({
+  modelType: z.literal('mixture-classifier'),
+  vocabularySize: positive,
+  numLabels: z.int().min(2),
+  hiddenSize: positive,
+  numExperts: positive,
+  expertsPerToken: positive.default(1),
+  biasScale: z.number().positive().default(0.3),
+})
+
+const switchSchema = z.strictObject({
+  modelType: z.literal('switch-classifier'),
+  vocabularySize: positive,
+  numLabels: z.int().min(2),
+  hiddenSize: positive,
+  numLayers: positive,
+  numAttentionHeads: positive,
+  intermediateSize: positive,
+  numExperts: positive,
+  expertsPerToken: positive.default(1),
+  sparseEvery: z.int().nonnegative().default(2),
+  maxPositions: positive,
+  balanceLoss: z.number().nonnegative().default(0.01),
+  dropout: z.number().min(0).lt(1).default(0),
+})
+
+/** Shape of a text classifier as config.json holds it; `modelType` tells which. */
+export const classifierConfigSchema = z.discriminatedUnion('modelType', [mixtureSchema, switchSchema])
+
+export type ClassifierConfig = z.infer<typeof classifierConfigSchema>
+
+/** A model that gives each text a score for every class. */
+export interface TextClassifier extends Module {
+  /** [units, numLabels]. */
+  logits(batch: TextBatch, context: ForwardContext): Tensor
+  /** [units], router losses included. */
+  loss(batch: TextBatch, context: ForwardContext): Tensor
+}
+
+/** Builds a classifier with first weights from a public seed. */
+export function createClassifier(device: Device, config: ClassifierConfig, seed: number | string = 0): TextClassifier {
+  const init = new Initializer(device, seed)
+  switch (config.modelType) {
+    case 'mixture-classifier':
+      return new MixtureClassifier(init, config)
+    case 'switch-classifier':
+      return new SwitchClassifier(init, config)
+  }
+}
+
+/** Parses a classifier configuration; names the field that is wrong. */
+export function parseClassifierConfig(value: unknown, where: string): ClassifierConfig {
+  const parsed = classifierConfigSchema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]!
+  throw new DpMoeError('MODEL_FORMAT', `${where}: ${issue.path.join('.') || 'the model'}: ${issue.message}`)
+}

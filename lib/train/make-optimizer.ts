@@ -1,0 +1,19 @@
+import type { TextClassifier } from '../models/text-classifier.js'
+import { adamW } from '../optim/adam.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { schedule } from '../optim/schedules.js'
+import { sgd } from '../optim/sgd.js'
+import type { Recipe } from './recipe.js'
+
+/** The recipe's update rule over a model's trainable parameters. */
+export function makeOptimizer(model: TextClassifier, recipe: Recipe, steps: number): Optimizer {
+  const common = {
+    learningRate: recipe.learningRate,
+    schedule: schedule(recipe.schedule, steps, Math.floor(steps * recipe.warmup)),
+    ...(recipe.averageFrom < 1 && { averageFrom: Math.max(1, Math.ceil(steps * recipe.averageFrom)) }),
+  }
+  const parameters = model.trainableParameters()
+  return recipe.optimizer === 'sgd'
+    ? sgd(parameters, { ...common, momentum: recipe.momentum })
+    : adamW(parameters, { ...common, weightDecay: 0 })
+}

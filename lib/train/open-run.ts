@@ -1,0 +1,129 @@
+import type { Dataset } from '../data/index.js'
+import type { Device } from '../engine/device.js'
+import { DpMoeError } from '../errors.js'
+import type { TextClassifier } from '../models/text-classifier.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { fingerprint } from '../privacy/fingerprint.js'
+import type { RunKey } from '../privacy/keys.js'
+import { Ledger } from '../privacy/ledger.js'
+import { version } from '../version.js'
+import { CheckpointStore } from './checkpoint.js'
+import { MetricsLog } from './metrics.js'
+import type { TrainOptions } from './options.js'
+import type { PrivatePlan } from './private-plan.js'
+import type { Recipe } from './recipe.js'
+import { RunFolder } from './run-folder.js'
+import { keyFingerprint, loadCheckpoint, type RunState } from './run-state.js'
+
+/** A run under way: its folder, ledger, metrics and the step to make next. */
+export interface OpenRun {
+  readonly folder: RunFolder
+  /** undefined without privacy. */
+  readonly ledger: Ledger | undefined
+  readonly metrics: MetricsLog
+  readonly state: RunState
+  readonly firstStep: number
+  close(): Promise<void>
+}
+
+export interface OpenRunParts {
+  readonly options: TrainOptions
+  readonly recipe: Recipe
+  readonly data: Dataset
+  readonly model: TextClassifier
+  readonly optimizer: Optimizer
+  readonly device: Device
+  readonly key: RunKey
+  readonly plan: PrivatePlan | undefined
+  readonly warn: (text: string) => void
+}
+
+/** Makes a new run folder, or opens one to resume: the same configuration, data and key are asked for. */
+export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
+  const { options, plan, key, data, device, model, optimizer } = parts
+  const resume = options.resume ?? false
+  const folder = resume
+    ? await RunFolder.open(options.output)
+    : await RunFolder.create(options.output, { overwrite: options.overwrite ?? false })
+  const secret = folder.secret
+  const configurationFingerprint = fingerprint(secret, configuration(parts))
+  const dataFingerprint = fingerprint(secret, data.fingerprint())
+  const ledger = plan && (await openLedger(parts, folder, plan, configurationFingerprint, dataFingerprint))
+  try {
+    if (resume) await folder.removeTemporaries()
+    const store = new CheckpointStore(folder.checkpointsFolder)
+    const state: RunState = { device, model, optimizer, key, secret, configurationFingerprint, ledger, store }
+    let firstStep = 0
+    if (resume) {
+      const checkpointStep = await loadCheckpoint(state, parts.warn)
+      firstStep = checkpointStep
+      if (ledger && key.source === 'os' && !ledger.summary.ended) {
+        // A fresh key: steps recorded after the checkpoint stay spent, and numbering goes on behind them.
+        firstStep = ledger.steps
+        await ledger.beginSegment(checkpointStep, `dp-moe ${version}`)
+      }
+    }
+    const metrics = await MetricsLog.open(folder.metricsFile, firstStep)
+    const close = async () => {
+      await metrics.close().finally(() => ledger?.close())
+    }
+    return { folder, ledger, metrics, state, firstStep, close }
+  } catch (error) {
+    await ledger?.close()
+    throw error
+  }
+}
+
+async function openLedger(
+  { options, key }: OpenRunParts,
+  folder: RunFolder,
+  plan: PrivatePlan,
+  configurationFingerprint: string,
+  dataFingerprint: string,
+): Promise<Ledger> {
+  const keyMark = keyFingerprint({ key, secret: folder.secret })
+  if (!options.resume) {
+    return Ledger.create(folder.ledgerFile, {
+      key: key.source,
+      noiseMultiplier: plan.noiseMultiplier,
+      sampleRate: plan.sampleRate,
+      plannedSteps: plan.steps,
+      relation: plan.relation,
+      configurationFingerprint,
+      dataFingerprint,
+      ...(keyMark !== null && { keyFingerprint: keyMark }),
+      software: `dp-moe ${version}`,
+    })
+  }
+  const ledger = await Ledger.open(folder.ledgerFile)
+  const { run, ended } = ledger.summary
+  const differs =
+    run.configurationFingerprint !== configurationFingerprint
+      ? 'configuration'
+      : run.dataFingerprint !== dataFingerprint
+        ? 'training data'
+        : run.key !== key.source || (run.keyFingerprint ?? null) !== keyMark
+          ? 'key'
+          : undefined
+  const complete = ended && (await folder.hasRelease())
+  if (!complete && !differs) return ledger
+  await ledger.close()
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    complete
+      ? `The run in ${options.output} is complete; there is nothing to resume`
+      : `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files, or start a new run`,
+  )
+}
+
+/** What must be the same on resume: everything that decides what a step does. */
+function configuration({ options, recipe, plan, device }: OpenRunParts): unknown {
+  return {
+    recipe,
+    plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
+    maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
+    memoryBudget: options.memoryBudget ?? null,
+    threads: device.info.threads,
+    version,
+  }
+}

@@ -1,0 +1,98 @@
+import { Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
+import { Device } from '../engine/device.js'
+import { fromPretrained, type PretrainedClassifier } from '../models/pretrained.js'
+import { classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
+import type { EvaluationResult } from './options.js'
+import { encodeTexts } from './prepare-data.js'
+import { findReleaseFolder } from './run-folder.js'
+
+/** A class and the probability of each. */
+export interface Prediction {
+  readonly label: string
+  readonly probabilities: Readonly<Record<string, number>>
+}
+
+export interface EvaluateOptions {
+  /** JSONL, CSV or TSV file. */
+  data: string
+  /** Default 'text'. */
+  text?: string
+  /** Default 'label'. */
+  label?: string
+  threads?: number
+  signal?: AbortSignal
+}
+
+/** A trained classifier, open for questions. */
+export class Predictor implements Disposable {
+  readonly #device: Device
+  readonly #classifier: PretrainedClassifier
+
+  private constructor(device: Device, classifier: PretrainedClassifier) {
+    this.#device = device
+    this.#classifier = classifier
+  }
+
+  /**
+   * Opens the model of a run folder, or of a release folder.
+   *
+   * @throws DpMoeError FILE_NOT_FOUND, MODEL_FORMAT
+   */
+  static async open(path: string, options: { threads?: number } = {}): Promise<Predictor> {
+    const folder = await findReleaseFolder(path)
+    const device = Device.open('cpu', options)
+    try {
+      return new Predictor(device, await fromPretrained(device, folder))
+    } catch (error) {
+      device.close()
+      throw error
+    }
+  }
+
+  get labels(): readonly string[] {
+    return this.#classifier.labels
+  }
+
+  /** The most probable class of each text and the probabilities of all, in order. */
+  async predict(texts: readonly string[], signal?: AbortSignal): Promise<Prediction[]> {
+    const { model, tokenizer, bag, labels } = this.#classifier
+    const units = texts.map((text, unit) => encodeUnit(text, unit, tokenizer, bag ? { bag } : {}))
+    const packed = packBatch(units)
+    const data = new Dataset({ ...packed, labels: new Int32Array(texts.length) })
+    const all = await classProbabilities(this.#device, model, data, signal)
+    return texts.map((_, unit) => {
+      const row = all.subarray(unit * labels.length, (unit + 1) * labels.length)
+      const probabilities = Object.fromEntries(labels.map((label, index) => [label, row[index]!]))
+      return { label: labels[mostProbable(row)]!, probabilities }
+    })
+  }
+
+  /**
+   * Accuracy and mean cross entropy on a labelled file.
+   *
+   * @throws DpMoeError DATA_FORMAT, naming the line of a label that the model does not know
+   */
+  async evaluate({ data, text = 'text', label = 'label', signal }: EvaluateOptions): Promise<EvaluationResult> {
+    const { model, tokenizer, bag, labels } = this.#classifier
+    const examples = await readExamples(data, { text, label })
+    const classes = encodeLabels(examples, new LabelSet(labels), data)
+    const side = { texts: examples.map((example) => example.text), classes }
+    return evaluateClassifier(this.#device, model, await encodeTexts(side, tokenizer, bag, signal), signal)
+  }
+
+  [Symbol.dispose](): void {
+    this.#device.close()
+  }
+}
+
+/** Opens a model, scores a file, and closes it again. */
+export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluationResult> {
+  using predictor = await Predictor.open(path, options.threads === undefined ? {} : { threads: options.threads })
+  return await predictor.evaluate(options)
+}
+
+/** Opens a model, classifies texts, and closes it again. */
+export async function predict(path: string, texts: readonly string[]): Promise<Prediction[]> {
+  using predictor = await Predictor.open(path)
+  return await predictor.predict(texts)
+}

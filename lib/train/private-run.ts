@@ -1,0 +1,104 @@
+import { join } from 'node:path'
+import type { Dataset, LabelSet } from '../data/index.js'
+import type { Device } from '../engine/device.js'
+import type { TextClassifier } from '../models/text-classifier.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { accountantFacts, epsilonOf } from '../privacy/accountants.js'
+import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
+import type { RunKey } from '../privacy/keys.js'
+import type { Ledger } from '../privacy/ledger.js'
+import { PrivacyEngine } from '../privacy/privacy-engine.js'
+import { version } from '../version.js'
+import type { OpenRun } from './open-run.js'
+import type { PrivatePlan } from './private-plan.js'
+import { privateSteps, type StepMaker } from './session.js'
+
+export interface PrivateRunParts {
+  readonly device: Device
+  readonly model: TextClassifier
+  readonly optimizer: Optimizer
+  readonly training: Dataset
+  readonly maxRows: number
+  readonly key: RunKey
+  readonly plan: PrivatePlan
+  readonly run: OpenRun
+}
+
+/** The private side of a run: steps recorded in the ledger, and the certificate made from it. */
+export class PrivateRun {
+  readonly maker: StepMaker
+  readonly #plan: PrivatePlan
+  readonly #ledger: Ledger
+  readonly #key: RunKey
+
+  constructor({ device, model, optimizer, training, maxRows, key, plan, run }: PrivateRunParts) {
+    this.#plan = plan
+    this.#ledger = run.ledger!
+    this.#key = key
+    const engine = new PrivacyEngine({ relation: plan.relation, key })
+    const ledger = this.#ledger
+    const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
+    const mechanism = { noiseMultiplier, sampleRate }
+    const made = engine.makePrivate({
+      module: model,
+      optimizer,
+      data: training,
+      noiseMultiplier,
+      sampleRate,
+      steps,
+      expectedBatchSize,
+      maxGradNorm: recipe.maxGradNorm,
+      clipping: recipe.clipping,
+      recorder: { appendStep: (step) => ledger.append(step, mechanism) },
+    })
+    this.maker = privateSteps({ device, model, data: training, maxRows }, made)
+  }
+
+  /** Upper bound on epsilon of what the ledger holds, and of the plan where that is more. */
+  epsilon(): number {
+    const { relation, delta, epsilon, steps } = this.#plan
+    const spent = this.#ledger.summary.segments.flatMap((segment) =>
+      segment.steps.map(({ noiseMultiplier, sampleRate, count }) => ({ noiseMultiplier, sampleRate, steps: count })),
+    )
+    if (this.#ledger.steps <= steps) return epsilon
+    return Math.max(epsilon, epsilonOf('pld', relation, spent, delta).epsilon)
+  }
+
+  /** Writes certificate.json into the release folder. */
+  async writeCertificate(folder: string, labels: LabelSet): Promise<void> {
+    const plan = this.#plan
+    const { recipe } = plan
+    const certificate = createCertificate({
+      unit: 'example',
+      relation: plan.relation,
+      noiseMultiplier: plan.noiseMultiplier,
+      sampleRate: plan.sampleRate,
+      expectedBatchSize: plan.expectedBatchSize,
+      maxGradNorm: recipe.maxGradNorm,
+      clipping: recipe.clipping,
+      plannedSteps: plan.steps,
+      steps: this.#ledger.steps,
+      delta: plan.delta,
+      epsilon: this.epsilon(),
+      accountant: accountantFacts('pld', plan),
+      releases: [{ name: 'gradient', bound: recipe.maxGradNorm, weight: 1 }],
+      publicConstants: this.#publicConstants(labels),
+      seeded: this.#key.source === 'seed',
+      software: { name: 'dp-moe', version },
+      ledgerHash: this.#ledger.summary.hash,
+    })
+    await writeCertificate(join(folder, 'certificate.json'), certificate)
+  }
+
+  #publicConstants(labels: LabelSet): Certificate['publicConstants'] {
+    const { relation, recipe, sampleRate, expectedBatchSize } = this.#plan
+    return {
+      ...(relation !== 'add-or-remove-one' && { examples: Math.round(expectedBatchSize / sampleRate) }),
+      labels: [...labels.names],
+      labelsStated: labels.stated,
+      maxLength: recipe.tokenizer.maxLength,
+      vocabularySize: recipe.tokenizer.vocabularySize,
+      model: { ...recipe.model },
+    }
+  }
+}

@@ -1,0 +1,199 @@
+import { join } from 'node:path'
+import type { Dataset, Tokenizer } from '../data/index.js'
+import { Device } from '../engine/device.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { type PretrainedClassifier, savePretrained } from '../models/pretrained.js'
+import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
+import { Telemetry } from '../nn/telemetry.js'
+import type { Optimizer } from '../optim/optimizer.js'
+import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
+import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
+import { ShuffleSampler } from '../privacy/sampling.js'
+import { version } from '../version.js'
+import { evaluateClassifier } from './evaluate.js'
+import { makeOptimizer } from './make-optimizer.js'
+import { rowsWithinBudget } from './memory.js'
+import { openRun } from './open-run.js'
+import type { TrainMessage, TrainOptions, TrainResult } from './options.js'
+import { encodeTexts, type LoadedTexts, loadTexts, openTokenizer } from './prepare-data.js'
+import { type PrivatePlan, planPrivacy } from './private-plan.js'
+import { PrivateRun } from './private-run.js'
+import { chooseRecipe, describeRecipe, type Recipe } from './recipe.js'
+import { plainSteps } from './session.js'
+import { trainingLoop } from './training-loop.js'
+
+/**
+ * Trains a text classifier from a file, privately unless told otherwise, and writes a run folder: `release/` holds the
+ * model and its certificate, `private/` what the guarantee does not cover.
+ *
+ * Guarantee. What `release/` holds is (epsilon, delta)-differentially private as its certificate states. The result's
+ * `validation` and the progress callbacks are computed without noise.
+ *
+ * @throws DpMoeError, OutOfRangeError: bad options or data, before anything is spent; a full disk; ABORTED by `signal`
+ */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const started = performance.now()
+  checkOptions(options)
+  const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
+  const texts = await loadTexts(options)
+  const examples = texts.training.texts.length
+  const plan = options.nonPrivate ? undefined : planPrivacy(options, examples, texts.labels.size)
+  const recipe = plan?.recipe ?? chooseRecipe({ examples, classes: texts.labels.size, epsilon: undefined }, options)
+  for (const text of describeRecipe(recipe, examples, plan)) say('info')(text)
+  for (const text of plan?.warnings ?? []) say('warning')(text)
+  const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer)
+  requireVocabulary(recipe, tokenizer)
+  const training = await encodeTexts(texts.training, tokenizer, recipe.bag, options.signal)
+  const validation = texts.validation && (await encodeTexts(texts.validation, tokenizer, recipe.bag, options.signal))
+  const device = Device.open('cpu', options.threads === undefined ? {} : { threads: options.threads })
+  try {
+    const model = createClassifier(device, recipe.model, 0)
+    const parts = { options, recipe, texts, tokenizer, training, validation, device, model, started }
+    return plan ? await trainPrivately(parts, plan, say('warning')) : await trainPlainly(parts, say('warning'))
+  } finally {
+    device.close()
+  }
+}
+
+interface Parts {
+  readonly options: TrainOptions
+  readonly recipe: Recipe
+  readonly texts: LoadedTexts
+  readonly tokenizer: Tokenizer
+  readonly training: Dataset
+  readonly validation: Dataset | undefined
+  readonly device: Device
+  readonly model: TextClassifier
+  readonly started: number
+}
+
+async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: string) => void): Promise<TrainResult> {
+  const { options, recipe, training, device, model } = parts
+  const key = runKey(options)
+  const optimizer = makeOptimizer(model, recipe, plan.steps)
+  const telemetry = new Telemetry(device)
+  const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan, warn })
+  try {
+    const privateRun = new PrivateRun({ ...parts, key, optimizer, run, plan, maxRows: maxRows(options, recipe) })
+    await trainingLoop({
+      ...parts,
+      run,
+      steps: plan.steps,
+      maker: privateRun.maker,
+      telemetry,
+      epsilonAt: plan.epsilonAt,
+    })
+    await run.ledger!.end()
+    const averaged = await averagedWeights(optimizer, model)
+    const epsilon = privateRun.epsilon()
+    await run.folder.writeRelease(async (folder) => {
+      await savePretrained(folder, pretrained(parts), averaged)
+      await privateRun.writeCertificate(folder, parts.texts.labels)
+    })
+    return await finish(parts, averaged, {
+      private: true,
+      steps: run.ledger!.steps,
+      epsilon,
+      delta: plan.delta,
+      noiseMultiplier: plan.noiseMultiplier,
+    })
+  } finally {
+    await run.close()
+  }
+}
+
+async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise<TrainResult> {
+  const { options, recipe, training, device, model } = parts
+  const key = seedKey(options.seed ?? 0)
+  const sampler = new ShuffleSampler(training.length, Math.min(training.length, recipe.expectedBatchSize), key)
+  const steps = options.steps ?? Math.max(1, Math.round(recipe.epochs * sampler.stepsPerEpoch))
+  const optimizer = makeOptimizer(model, recipe, steps)
+  const telemetry = new Telemetry(device)
+  const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan: undefined, warn })
+  try {
+    const maker = plainSteps(
+      { device, model, data: training, maxRows: maxRows(options, recipe) },
+      optimizer,
+      sampler,
+      key,
+    )
+    await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })
+    const averaged = await averagedWeights(optimizer, model)
+    await run.folder.writeRelease(async (folder) => {
+      await savePretrained(folder, pretrained(parts), averaged)
+      await writeCertificate(join(folder, 'certificate.json'), createNonPrivateStatement({ name: 'dp-moe', version }))
+    })
+    const facts = { private: false, steps, epsilon: undefined, delta: undefined, noiseMultiplier: undefined }
+    return await finish(parts, averaged, facts)
+  } finally {
+    await run.close()
+  }
+}
+
+/** Scores the released weights on the validation data and puts the result together. */
+async function finish(
+  { options, training, validation, device, model, started }: Parts,
+  weights: ReadonlyMap<string, Float32Array>,
+  facts: Pick<TrainResult, 'private' | 'steps' | 'epsilon' | 'delta' | 'noiseMultiplier'>,
+): Promise<TrainResult> {
+  for (const [name, parameter] of model.namedParameters()) {
+    const values = weights.get(name)
+    if (values) parameter.tensor.write(values)
+  }
+  const result = validation && (await evaluateClassifier(device, model, validation, options.signal))
+  const seconds = (performance.now() - started) / 1000
+  return { output: options.output, examples: training.length, seconds, validation: result, ...facts }
+}
+
+/** Averaged weights by name, where the recipe averages. */
+async function averagedWeights(optimizer: Optimizer, model: TextClassifier): Promise<Map<string, Float32Array>> {
+  const weights = new Map<string, Float32Array>()
+  const averages = optimizer.averages()
+  for (const parameter of model.trainableParameters()) {
+    const average = averages.get(parameter.name)
+    if (average) weights.set(parameter.name, (await average.data()) as Float32Array)
+  }
+  return weights
+}
+
+function pretrained({ model, recipe, texts, tokenizer }: Parts): PretrainedClassifier {
+  return { model, config: recipe.model, labels: texts.labels.names, tokenizer, bag: recipe.bag }
+}
+
+function runKey(options: TrainOptions): RunKey {
+  if (options.keyFile !== undefined) return fileKey(options.keyFile)
+  return options.seed === undefined ? osKey() : seedKey(options.seed)
+}
+
+function maxRows(options: TrainOptions, recipe: Recipe): number {
+  return options.maxTokensPerMicrobatch ?? rowsWithinBudget(recipe.model, options.memoryBudget)
+}
+
+function requireVocabulary(recipe: Recipe, tokenizer: Tokenizer): void {
+  if (tokenizer.vocabularySize <= recipe.model.vocabularySize) return
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    `model: expected a vocabularySize of at least the tokenizer's ${tokenizer.vocabularySize}, got ${recipe.model.vocabularySize}`,
+  )
+}
+
+function checkOptions(options: TrainOptions): void {
+  if (options.seed !== undefined && options.keyFile !== undefined) {
+    throw new DpMoeError('INVALID_ARGUMENT', 'Expected a seed or a key file, got both')
+  }
+  if (options.resume && options.overwrite) {
+    throw new DpMoeError('INVALID_ARGUMENT', 'Expected resume or overwrite, got both')
+  }
+  for (const name of ['epochs', 'steps', 'expectedBatchSize', 'learningRate', 'memoryBudget'] as const) {
+    const value = options[name]
+    if (value !== undefined && !(value > 0 && Number.isFinite(value))) {
+      throw new OutOfRangeError(name, 'a finite number > 0', value)
+    }
+  }
+  for (const name of ['maxTokensPerMicrobatch', 'checkpointEvery', 'maxLength', 'threads', 'steps'] as const) {
+    const value = options[name]
+    if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
+      throw new OutOfRangeError(name, 'an integer >= 1', value)
+    }
+  }
+}
