@@ -10,7 +10,10 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter, scale = 1):
   const { device } = tape
   const [vocabulary, d] = table.shape
   if (table.shape.length !== 2) {
-    throw new DpMoeError('SHAPE_MISMATCH', `embedding: expected a table [vocabulary, d], got [${table.shape.join(', ')}]`)
+    throw new DpMoeError(
+      'SHAPE_MISMATCH',
+      `embedding: expected a table [vocabulary, d], got [${table.shape.join(', ')}]`,
+    )
   }
   const rows = layout.rows
   const y = device.empty([rows, d!], { layout })

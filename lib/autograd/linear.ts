@@ -1,6 +1,6 @@
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
-import { activationBackward, activationCode, type Activation } from './activation.js'
+import { type Activation, activationBackward, activationCode } from './activation.js'
 import { describe, type Layout, layoutOf, RoutedLayout, requireShared, UnitLayout } from './layout.js'
 import type { Parameter } from './parameter.js'
 import type { Tape } from './tape.js'
@@ -69,7 +69,10 @@ export function linear(
       activation === 'none' ? gradient! : activationBackward(device, gradient!, preActivation ?? y, activation, layout)
     if (tape.trains(weight) || tape.trains(bias)) {
       if (!(layout instanceof UnitLayout || layout instanceof RoutedLayout)) {
-        throw new DpMoeError('INVALID_ARGUMENT', `${operation}: ${describe(x)} belongs to no unit, so nothing can be clipped`)
+        throw new DpMoeError(
+          'INVALID_ARGUMENT',
+          `${operation}: ${describe(x)} belongs to no unit, so nothing can be clipped`,
+        )
       }
       if (tape.trains(weight)) {
         tape.addSite({ kind: 'linear', parameter: weight, dy, x, xRows, segments: layout.segments })

@@ -29,7 +29,10 @@ export function mixture(
   const { device } = tape
   const source = plan.source
   if (layoutOf(x) !== source || layoutOf(gate) !== source) {
-    throw new DpMoeError('UNIT_MIXING', `mixture: ${describe(x)} and gate ${describe(gate)} must be the rows that were routed`)
+    throw new DpMoeError(
+      'UNIT_MIXING',
+      `mixture: ${describe(x)} and gate ${describe(gate)} must be the rows that were routed`,
+    )
   }
   const experts = plan.experts
   const [, intermediate, hidden] = up.shape as [number, number, number]

@@ -5,7 +5,13 @@ import type { Parameter } from './parameter.js'
 import type { Tape } from './tape.js'
 
 /** Layer norm over the last dimension: x [rows, d], weight and bias [d]. */
-export function layerNorm(tape: Tape, x: Tensor, weight: Parameter, bias: Parameter | undefined, epsilon = 1e-5): Tensor {
+export function layerNorm(
+  tape: Tape,
+  x: Tensor,
+  weight: Parameter,
+  bias: Parameter | undefined,
+  epsilon = 1e-5,
+): Tensor {
   const { device } = tape
   const [rows, d] = rowsOf('layerNorm', x, weight)
   const layout = layoutOf(x)

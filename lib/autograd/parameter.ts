@@ -7,6 +7,8 @@ export class Parameter {
   name = ''
   /** Whether training changes it. */
   trainable = true
+  /** Factor on the optimizer's learning rate for this parameter. */
+  learningRateScale = 1
   /** Sum of (clipped) gradients of the step under way, made on first use. */
   #gradient: Tensor | undefined
 

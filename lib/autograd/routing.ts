@@ -76,7 +76,8 @@ export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Rout
  * Plain form of the combine; `experts` in mixture.ts is the fused one.
  */
 export function combine(tape: Tape, y: Tensor, gate: Tensor, plan: RoutedLayout): Tensor {
-  if (layoutOf(y) !== plan) throw new DpMoeError('UNIT_MIXING', `combine: ${describe(y)} is not in the given plan's slots`)
+  if (layoutOf(y) !== plan)
+    throw new DpMoeError('UNIT_MIXING', `combine: ${describe(y)} is not in the given plan's slots`)
   if (layoutOf(gate) !== plan.source) {
     throw new DpMoeError('UNIT_MIXING', `combine: gate ${describe(gate)} does not belong to the rows of the plan`)
   }

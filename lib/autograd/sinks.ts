@@ -48,7 +48,11 @@ export interface GradientSink {
 }
 
 /** Adds factor(unit) * gradient of a site to its parameter's gradient buffer; without factors, the plain sum. */
-export function addWeightedGradient(site: GradientSite, factor?: Tensor, kept?: { tileOf: Tensor; tiles: Tensor }): void {
+export function addWeightedGradient(
+  site: GradientSite,
+  factor?: Tensor,
+  kept?: { tileOf: Tensor; tiles: Tensor },
+): void {
   const device = site.parameter.device
   const gradient = site.parameter.gradient
   switch (site.kind) {

@@ -15,17 +15,21 @@ export interface MixtureClassifierConfig {
   numLabels: number
   hiddenSize: number
   numExperts: number
-  /** Default 1. */
+  /** Default 2; their gates are divided by their sum. */
   expertsPerToken?: number
+  /**
+   * Learning rate of the router as a fraction of the experts'; 0 freezes it. Default 0.01: noise at the experts' rate would
+   * undo the routing.
+   */
+  routerLearningRate?: number
   /** Scale of the bias: below 1 it takes less of each example's gradient norm. Default 0.3. */
   biasScale?: number
 }
 
 /**
- * Each token's frozen random vector is routed to one of the experts, a linear map to class scores; a text's scores are the
- * weighted sum over its tokens. Only the experts and a bias are trained: word vectors and router are public random
- * structure, so that the noise of private training falls on numExperts * hiddenSize * numLabels numbers only, and the
- * mixture is what gives the model its capacity.
+ * Each token's frozen random vector is routed to a few of the experts, linear maps to class scores; a text's scores are the
+ * weighted sum over its tokens. The word vectors are public random structure, so that the noise of private training falls
+ * on the experts and the router only, and the mixture is what gives the model its capacity.
  */
 export class MixtureClassifier extends Module {
   readonly embedding: Embedding
@@ -35,8 +39,8 @@ export class MixtureClassifier extends Module {
 
   constructor(init: Initializer, config: MixtureClassifierConfig) {
     super()
-    this.config = { expertsPerToken: 1, biasScale: 0.3, ...config }
-    const { vocabularySize, hiddenSize, numExperts, expertsPerToken, numLabels } = this.config
+    this.config = { expertsPerToken: 2, routerLearningRate: 0.01, biasScale: 0.3, ...config }
+    const { vocabularySize, hiddenSize, numExperts, expertsPerToken, numLabels, routerLearningRate } = this.config
     this.embedding = new Embedding(init, { vocabularySize, hiddenSize, deviation: 1 / Math.sqrt(hiddenSize) })
     this.experts = new LinearExperts(init, {
       inputSize: hiddenSize,
@@ -46,7 +50,9 @@ export class MixtureClassifier extends Module {
     })
     this.bias = new Linear(init, { inputSize: 1, outputSize: numLabels, bias: false, deviation: 0 })
     this.embedding.freeze()
-    this.experts.router.freeze()
+    // With one expert per token the gate is 1 and the router has no gradient.
+    if (expertsPerToken === 1 || routerLearningRate === 0) this.experts.router.freeze()
+    this.experts.router.weight.learningRateScale = routerLearningRate
     this.nameParameters()
   }
 

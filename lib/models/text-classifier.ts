@@ -16,7 +16,8 @@ const mixtureSchema = z.strictObject({
   numLabels: z.int().min(2),
   hiddenSize: positive,
   numExperts: positive,
-  expertsPerToken: positive.default(1),
+  expertsPerToken: positive.default(2),
+  routerLearningRate: z.number().nonnegative().default(0.01),
   biasScale: z.number().positive().default(0.3),
 })
 

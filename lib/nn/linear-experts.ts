@@ -17,6 +17,8 @@ export interface LinearExpertsConfig {
   normalizeGates?: boolean
   /** Standard deviation of the first expert weights; 0 (the default) starts them at zero. */
   deviation?: number
+  /** Standard deviation of the first router weights. Default 1. */
+  routerDeviation?: number
   /** Weight of the balance loss per unit; it acts on a trained router only. Default 0. */
   balanceLoss?: number
 }
@@ -34,11 +36,11 @@ export class LinearExperts extends Module {
   constructor(init: Initializer, config: LinearExpertsConfig, layer = 0) {
     super()
     const { inputSize, outputSize, numExperts } = config
-    this.router = new Linear(init, { inputSize, outputSize: numExperts, bias: false, deviation: 1 })
+    const { deviation = 0, routerDeviation = 1 } = config
+    this.router = new Linear(init, { inputSize, outputSize: numExperts, bias: false, deviation: routerDeviation })
     const shape = [numExperts, outputSize, inputSize]
-    const { deviation = 0 } = config
     this.weight = deviation === 0 ? init.zeros(shape) : init.normal(shape, deviation)
-    this.#config = { expertsPerToken: 1, normalizeGates: true, balanceLoss: 0, ...config, deviation }
+    this.#config = { expertsPerToken: 1, normalizeGates: true, balanceLoss: 0, ...config, deviation, routerDeviation }
     this.#layer = layer
   }
 

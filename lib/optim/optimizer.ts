@@ -72,7 +72,7 @@ export abstract class Optimizer {
     this.#updates++
     const rate = this.options.learningRate * (this.options.schedule?.(update.step) ?? 1)
     this.parameters.forEach((parameter, stream) => {
-      if (parameter.trainable) this.updateParameter(parameter, stream, rate, update)
+      if (parameter.trainable) this.updateParameter(parameter, stream, rate * parameter.learningRateScale, update)
     })
   }
 
