@@ -10,8 +10,10 @@ export interface DelimitedRow {
   line: number
 }
 
+/** The package's type wants the row back as it came; what is returned is what the parser hands out. */
+type OnRecord = NonNullable<Options['on_record']>
+
 const COMMON: Options = {
-  info: true,
   record_delimiter: ['\r\n', '\n'],
   // The number of fields is checked here, so that the message names the line a row starts on.
   relax_column_count: true,
@@ -31,26 +33,43 @@ const DIALECTS: Record<'csv' | 'tsv', Options> = {
  * @throws DpMoeError naming file and line for bad quoting, or a row whose number of fields is not the header's
  */
 export async function* readDelimited(source: TextSource, dialect: 'csv' | 'tsv'): AsyncGenerator<DelimitedRow> {
-  const parser = parse(DIALECTS[dialect])
+  const lines = new LineCounter()
+  let columns: number | undefined
+  // Runs as the parser reads: when an error comes, rows that were not handed out yet have been counted.
+  const countRow = (fields: string[], info: Info): DelimitedRow => {
+    const line = lines.next(fields, info.empty_lines)
+    columns ??= fields.length
+    if (fields.length !== columns) throw wrongFieldCount(source, line, fields.length, columns, dialect)
+    return { fields, line }
+  }
+  const parser = parse({ ...DIALECTS[dialect], on_record: countRow as unknown as OnRecord })
   // The pipeline hands a reading error on to the parser, whose iterator throws it.
   const piped = pipeline(Readable.from(bytesOf(source)), parser).catch(() => {})
-  let columns: number | undefined
-  let nextLine = 1
-  let emptyLines = 0
   try {
-    for await (const { record, info } of parser as AsyncIterable<{ record: string[]; info: Info }>) {
-      const line = nextLine + info.empty_lines - emptyLines
-      nextLine = info.lines + 1
-      emptyLines = info.empty_lines
-      columns ??= record.length
-      if (record.length !== columns) throw wrongFieldCount(source, line, record.length, columns, dialect)
-      yield { fields: record, line }
-    }
+    yield* parser as AsyncIterable<DelimitedRow>
   } catch (error) {
-    throw error instanceof CsvError ? quotingError(source, error, nextLine) : error
+    if (!(error instanceof CsvError)) throw error
+    throw quotingError(source, error, lines.next([], Number(error.empty_lines)))
   } finally {
     parser.destroy()
     await piped
+  }
+}
+
+/** Finds the line a row starts on; the parser's own count takes a carriage return inside quotes for a line. */
+class LineCounter {
+  #next = 1
+  #emptyLines = 0
+
+  /** @param emptyLines empty lines skipped so far, those before this row included */
+  next(fields: readonly string[], emptyLines: number): number {
+    const line = this.#next + emptyLines - this.#emptyLines
+    this.#next = line + 1
+    this.#emptyLines = emptyLines
+    for (const field of fields) {
+      for (let at = field.indexOf('\n'); at >= 0; at = field.indexOf('\n', at + 1)) this.#next++
+    }
+    return line
   }
 }
 
@@ -66,16 +85,11 @@ function wrongFieldCount(source: TextSource, line: number, fields: number, colum
   return dataError(source, line, `the row has ${fields} fields, and the header has ${columns}. ${remedy}`)
 }
 
-function quotingError(source: TextSource, error: CsvError, firstLine: number): Error {
+function quotingError(source: TextSource, error: CsvError, line: number): Error {
+  const problem =
+    error.code === 'CSV_QUOTE_NOT_CLOSED'
+      ? 'a double quote is opened in the row that starts here and never closed'
+      : 'the row that starts here has a double quote where none may be'
   const remedy = 'Put the whole field in double quotes, and double each quote inside it'
-  if (error.code === 'CSV_QUOTE_NOT_CLOSED') {
-    return dataError(
-      source,
-      firstLine,
-      `a double quote is opened after this line begins and never closed. ${remedy}`,
-      error,
-    )
-  }
-  const line = typeof error.lines === 'number' ? error.lines : firstLine
-  return dataError(source, line, `a double quote stands where none may be. ${remedy}`, error)
+  return dataError(source, line, `${problem}. ${remedy}`, error)
 }

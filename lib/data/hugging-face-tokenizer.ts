@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Tokenizer as HuggingFaceLibraryTokenizer } from '@huggingface/tokenizers'
-import { DpMoeError } from '../errors.js'
+import { DpMoeError, invalid } from '../errors.js'
 import { fileError } from '../files.js'
 import { requireInteger } from './checks.js'
 import type { HuggingFaceConfig, Tokenizer } from './tokenizer.js'
@@ -10,7 +10,10 @@ import type { HuggingFaceConfig, Tokenizer } from './tokenizer.js'
  * Characters read for each token that may be kept: far more than texts need, and a bound on the time a hostile text
  * takes, since the library's own time is not linear in every case.
  */
-const CHARACTERS_PER_TOKEN = 64
+const CHARACTERS_PER_TOKEN = 32
+
+/** The library takes other types for one of these, and gives wrong ids. */
+const MODEL_TYPES = ['WordPiece', 'BPE', 'Unigram']
 
 type JsonObject = Record<string, unknown>
 
@@ -28,7 +31,7 @@ export interface HuggingFaceOptions {
  *
  * Public only if the file is: a vocabulary made from the training data gives away parts of it, and no accounting sees
  * that. Never pads; the file's own truncation and padding settings are not used. A text longer than maxLength keeps its
- * first tokens and the template's special tokens; at most 64 * maxLength UTF-16 code units of it are read.
+ * first tokens and the template's special tokens; at most 32 * maxLength UTF-16 code units of it are read.
  */
 export class HuggingFaceTokenizer implements Tokenizer {
   readonly vocabularySize: number
@@ -48,6 +51,10 @@ export class HuggingFaceTokenizer implements Tokenizer {
     this.addSpecialTokens = options.addSpecialTokens ?? true
     this.#json = json
     this.#config = options.tokenizerConfig ?? {}
+    const { type } = (json.model ?? {}) as JsonObject
+    if (type !== undefined && !MODEL_TYPES.includes(type as string)) {
+      throw formatError('tokenizer.json', invalid('its model type', MODEL_TYPES.join(', '), type))
+    }
     try {
       this.#tokenizer = new HuggingFaceLibraryTokenizer({ added_tokens: [], ...json }, this.#config)
       this.vocabularySize = 1 + [...this.#tokenizer.get_vocab().values()].reduce((a, b) => Math.max(a, b), -1)
