@@ -22,10 +22,9 @@ export function compileChild(script: string, folder: string): string {
 
 /** Starts a compiled script; it talks in lines on its standard output. `prefix` is a command to run it under. */
 export function startChild(script: string, args: readonly string[], prefix: readonly string[] = []): ChildProcess {
-  const [command, ...rest] = [...prefix, process.execPath, script, ...args]
-  // Without tap's process report, written at exit: the child may have no disk left for it.
-  const env = { ...process.env, _TAPJS_PROCESSINFO_EXCLUDE_: '.*' }
-  return spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'], env })
+  // tap gives every child a report to write at exit, through NODE_OPTIONS; a child on a full disk cannot write one.
+  const [command, ...rest] = [...prefix, 'env', '-u', 'NODE_OPTIONS', process.execPath, script, ...args]
+  return spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
 /** Kills a child without warning `delay` milliseconds after its first line, and returns every line it had written. */

@@ -20,7 +20,7 @@ t.test('killed at any moment, the ledger opens at once and holds every step that
     software: '0.1.0',
   })
   await ledger.close()
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < 12; round++) {
     const lines = await killAfter(startChild(script, [path]), Math.random() * 60)
     const lastMade = Number(lines.at(-1))
     t.ok(lines.length > 0, `round ${round}: the child got the lock of the killed one`)

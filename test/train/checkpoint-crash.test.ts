@@ -9,7 +9,7 @@ t.test('killed at any moment, the last finished checkpoint or a later one loads'
   const script = compileChild('save-checkpoints.ts', t.testdir())
   const folder = join(t.testdirName, 'checkpoints')
   mkdirSync(folder)
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < 12; round++) {
     const lines = await killAfter(startChild(script, [folder]), Math.random() * 60)
     const lastSaved = Number(lines.at(-1))
     const { checkpoint, damaged } = await new CheckpointStore(folder).load()

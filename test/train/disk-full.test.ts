@@ -29,17 +29,18 @@ function check(t: Test, result: Result): void {
   t.same(result.names, ['private'], 'and no partial release')
 }
 
-const mountable = canMount(t.testdir()) || 'needs root or user namespaces'
+const root = t.testdir({ mounted: {}, limited: {} })
+const script = compileChild('fill-disk.ts', root)
 
-t.test('a file system that fills up', { skip: mountable === true ? false : mountable }, async (t) => {
-  const script = compileChild('fill-disk.ts', t.testdir({ disk: {} }))
-  const folder = join(t.testdirName, 'disk')
+const mountable = canMount(join(root, 'mounted')) ? false : 'needs root or user namespaces'
+
+t.test('a file system that fills up', { skip: mountable }, async (t) => {
+  const folder = join(root, 'mounted')
   check(t, (await resultOf(startChild(script, [folder], smallDisk(folder, 262_144)))) as Result)
 })
 
-const limitable = spawnSync('prlimit', ['--version']).status === 0 || 'needs prlimit'
+const limitable = spawnSync('prlimit', ['--version']).status === 0 ? false : 'needs prlimit'
 
-t.test('a limit on file sizes', { skip: limitable === true ? false : limitable }, async (t) => {
-  const script = compileChild('fill-disk.ts', t.testdir())
-  check(t, (await resultOf(startChild(script, [t.testdirName, '30000']))) as Result)
+t.test('a limit on file sizes', { skip: limitable }, async (t) => {
+  check(t, (await resultOf(startChild(script, [join(root, 'limited'), '30000']))) as Result)
 })
