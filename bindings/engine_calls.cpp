@@ -84,10 +84,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
 
 /// closeDevice(id)
 void closeDevice(const Napi::CallbackInfo& info) {
-  guarded(info.Env(), [&](Environment& environment) {
-    environment.engine.closeDevice(static_cast<int>(integer(info, 0)));
-    environment.reportMemory();
-  });
+  guarded(info.Env(), [&](Environment& environment) { environment.closeDevice(static_cast<int>(integer(info, 0))); });
 }
 
 /// allocate(device, dtype, count) -> handle
@@ -96,8 +93,7 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
     const int64_t dtype = integer(info, 1);
     if (dtype < 0 || dtype >= kDTypes) throw Error("INVALID_ARGUMENT", "Expected a dtype as argument 1");
     const Handle handle =
-        environment.engine.allocate(static_cast<int>(integer(info, 0)), static_cast<DType>(dtype), integer(info, 2));
-    environment.reportMemory();
+        environment.allocate(static_cast<int>(integer(info, 0)), static_cast<DType>(dtype), integer(info, 2));
     return Napi::Number::New(info.Env(), static_cast<double>(handle));
   });
 }
@@ -113,6 +109,11 @@ Napi::Value alias(const Napi::CallbackInfo& info) {
 /// free(handle)
 void free(const Napi::CallbackInfo& info) {
   guarded(info.Env(), [&](Environment& environment) { environment.engine.free(integer(info, 0)); });
+}
+
+/// collect(handle): free, for the finalizer of a dropped tensor
+void collect(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&](Environment& environment) { environment.collect(integer(info, 0)); });
 }
 
 /// upload(handle, typedArray, offset): the bytes are read now and written in stream order.
@@ -226,6 +227,7 @@ void exportEngineCalls(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocate>(env, "allocate"));
   exports.Set("alias", Napi::Function::New<alias>(env, "alias"));
   exports.Set("free", Napi::Function::New<free>(env, "free"));
+  exports.Set("collect", Napi::Function::New<collect>(env, "collect"));
   exports.Set("upload", Napi::Function::New<upload>(env, "upload"));
   exports.Set("fill", Napi::Function::New<fill>(env, "fill"));
   exports.Set("copy", Napi::Function::New<copy>(env, "copy"));

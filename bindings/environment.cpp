@@ -1,5 +1,6 @@
 #include "environment.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace dp_moe {
@@ -75,8 +76,29 @@ void Environment::settleNow(const Settlement& settlement) {
   }
 }
 
+Handle Environment::allocate(int deviceId, DType dtype, int64_t count) {
+  const int64_t before = engine.memoryUse().live;
+  const Handle handle = engine.allocate(deviceId, dtype, count);
+  collectedBytes_ = std::max<int64_t>(0, collectedBytes_ - (engine.memoryUse().live - before));
+  reportMemory();
+  return handle;
+}
+
+void Environment::collect(Handle handle) {
+  const int64_t before = engine.memoryUse().live;
+  engine.free(handle);
+  collectedBytes_ += before - engine.memoryUse().live;
+  reportMemory();
+}
+
+void Environment::closeDevice(int id) {
+  engine.closeDevice(id);
+  collectedBytes_ = std::min(collectedBytes_, engine.memoryUse().pooled);
+  reportMemory();
+}
+
 void Environment::reportMemory() {
-  const int64_t bytes = engine.reservedBytes();
+  const int64_t bytes = engine.memoryUse().reserved - collectedBytes_;
   if (bytes == reportedBytes_) return;
   Napi::MemoryManagement::AdjustExternalMemory(env_, bytes - reportedBytes_);
   reportedBytes_ = bytes;

@@ -39,8 +39,10 @@ class Environment {
   /// Callable from any thread.
   void settle(uint64_t id, std::optional<Error> failure);
 
-  /// Tells V8 how many bytes the engine holds, so that dropped tensors are collected in time.
-  void reportMemory();
+  Handle allocate(int deviceId, DType dtype, int64_t count);
+  /// Frees what the garbage collector found.
+  void collect(Handle handle);
+  void closeDevice(int id);
 
  private:
   struct Pending {
@@ -63,9 +65,13 @@ class Environment {
   std::mutex mutex_;
   std::vector<Settlement> settlements_;  // guarded by mutex_
   int64_t reportedBytes_ = 0;
+  int64_t collectedBytes_ = 0;  // pooled blocks that the garbage collector freed and nobody took since
   bool closed_ = false;
 
   void close();
+  /// Tells V8 how many bytes the engine holds, so that dropped tensors are collected in time. Pooled blocks count, or
+  /// every training step would look like a leak; what the collector freed does not, or it would see no success.
+  void reportMemory();
 };
 
 /// Runs f and turns an engine failure into a JavaScript exception.

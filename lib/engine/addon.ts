@@ -28,6 +28,8 @@ export interface Addon {
   allocate(device: number, dtype: number, count: number): number
   alias(handle: number, offset: number, count: number): number
   free(handle: number): void
+  /** As free, for a finalizer: V8 is told that it freed something. */
+  collect(handle: number): void
   upload(handle: number, data: TypedArray, offset: number): void
   fill(handle: number, value: number): void
   copy(to: number, toOffset: number, from: number, fromOffset: number, count: number): void

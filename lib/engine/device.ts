@@ -39,7 +39,7 @@ interface Held {
 }
 
 const dropped = new FinalizationRegistry<Held>(({ device, handle }) => {
-  if (!device.closed) addon().free(handle)
+  if (!device.closed) addon().collect(handle)
 })
 
 /**

@@ -116,12 +116,17 @@ TensorView Engine::view(Handle handle) const {
   return {slot.shared->device, slot.dtype, slot.count, slot.data};
 }
 
-int64_t Engine::reservedBytes() const {
-  int64_t bytes = 0;
+MemoryUse Engine::memoryUse() const {
+  MemoryUse sum{};
   for (const auto& device : devices_) {
-    if (device) bytes += device->memoryUse().reserved;
+    if (!device) continue;
+    const MemoryUse use = device->memoryUse();
+    sum.live += use.live;
+    sum.peak += use.peak;
+    sum.pooled += use.pooled;
+    sum.reserved += use.reserved;
   }
-  return bytes;
+  return sum;
 }
 
 }  // namespace dp_moe

@@ -43,8 +43,8 @@ class Engine {
   /// Throws DISPOSED for a handle that was freed.
   TensorView view(Handle handle) const;
 
-  /// Bytes that all devices have taken from the system.
-  int64_t reservedBytes() const;
+  /// Bytes of all devices together.
+  MemoryUse memoryUse() const;
 
  private:
   struct Shared {  // one allocation, counted by the tensors over it
