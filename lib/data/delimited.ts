@@ -30,9 +30,14 @@ const DIALECTS: Record<'csv' | 'tsv', Options> = {
  * Reads the rows of a CSV (RFC 4180: quotes, doubled quotes, line breaks inside quotes) or TSV (no quoting) source; the
  * first row is the header. Empty lines are skipped.
  *
+ * @param limit rows read after the header; what follows is not looked at
  * @throws DpMoeError naming file and line for bad quoting, or a row whose number of fields is not the header's
  */
-export async function* readDelimited(source: TextSource, dialect: 'csv' | 'tsv'): AsyncGenerator<DelimitedRow> {
+export async function* readDelimited(
+  source: TextSource,
+  dialect: 'csv' | 'tsv',
+  limit?: number,
+): AsyncGenerator<DelimitedRow> {
   const lines = new LineCounter()
   let columns: number | undefined
   // Runs as the parser reads: when an error comes, rows that were not handed out yet have been counted.
@@ -42,7 +47,8 @@ export async function* readDelimited(source: TextSource, dialect: 'csv' | 'tsv')
     if (fields.length !== columns) throw wrongFieldCount(source, line, fields.length, columns, dialect)
     return { fields, line }
   }
-  const parser = parse({ ...DIALECTS[dialect], on_record: countRow as unknown as OnRecord })
+  const last = limit === undefined ? {} : { to: limit + 1 }
+  const parser = parse({ ...DIALECTS[dialect], ...last, on_record: countRow as unknown as OnRecord })
   // The pipeline hands a reading error on to the parser, whose iterator throws it.
   const piped = pipeline(Readable.from(bytesOf(source)), parser).catch(() => {})
   try {

@@ -26,7 +26,7 @@ export interface ReadOptions {
   label?: string
   /** Default: by the file's extension. */
   format?: DataFormat
-  /** Reads no more than this many examples. */
+  /** Reads no more than this many examples; default all. */
   limit?: number
 }
 
@@ -115,7 +115,7 @@ async function* delimitedExamples(
 ): AsyncGenerator<Example> {
   let columns: { text: number; label: number | undefined } | undefined
   let count = 0
-  for await (const row of readDelimited(source, format)) {
+  for await (const row of readDelimited(source, format, options.limit)) {
     if (columns === undefined) {
       columns = {
         text: columnIndex(options.text, row, source),

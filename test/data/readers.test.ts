@@ -55,6 +55,7 @@ t.test('without a label column examples have no label', async (t) => {
 t.test('a stated format wins over the extension, and limit stops early', async (t) => {
   const content = 'text\tlabel\na\t1\nb\t1\nc\t1\tbroken\n'
   const rows = await read(t, 'a.csv', content, { format: 'tsv', limit: 2 })
+  await t.rejects(read(t, 'a.csv', content, { format: 'tsv', limit: 3 }), { message: /a\.csv:4: / })
   t.same(
     rows.map((row) => row.text),
     ['a', 'b'],
