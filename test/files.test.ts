@@ -1,4 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import * as fs from 'node:fs/promises'
 import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
@@ -62,6 +63,33 @@ t.test('a file is replaced as a whole or not at all', async (t) => {
     message: /Cannot write .*none/,
   })
   await t.rejects(replaceFile(folder, ''), { code: /FILE_/ })
+})
+
+t.test('what is written is flushed before it gets its name, and the name after that', async (t) => {
+  const calls: string[] = []
+  const watch = (handle: fs.FileHandle, what: string) => {
+    const sync = handle.sync.bind(handle)
+    handle.sync = async () => {
+      await sync()
+      calls.push(`flush ${what}`)
+    }
+    return handle
+  }
+  const mocked = {
+    ...fs,
+    open: async (path: string, flags: string, mode?: number) =>
+      watch(await fs.open(path, flags, mode), flags === 'r' ? 'folder' : 'file'),
+    rename: async (from: string, to: string) => {
+      await fs.rename(from, to)
+      calls.push('rename')
+    },
+  }
+  const files = await t.mockImport<typeof import('../lib/files.js')>('../lib/files.js', { 'node:fs/promises': mocked })
+  await files.replaceFile(join(t.testdir(), 'file'), 'text')
+  t.same(calls, ['flush file', 'rename', 'flush folder'])
+  calls.length = 0
+  await files.writeFolderAtomically(join(t.testdirName, 'folder'), (folder) => files.replaceFile(join(folder, 'a'), ''))
+  t.same(calls.slice(-3), ['flush folder', 'rename', 'flush folder'])
 })
 
 t.test('a folder is written as a whole or not at all', async (t) => {

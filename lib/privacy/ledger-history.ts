@@ -37,6 +37,7 @@ export class LedgerHistory {
   readonly #path: string
   readonly #run: RunEntry
   readonly #segments: OpenSegment[] = [{ segment: 1, checkpointStep: 0, steps: [] }]
+  readonly #recovered = new Set<number>()
   #lines = 1
   #steps = 0
   #ended = false
@@ -138,7 +139,11 @@ export class LedgerHistory {
       )
     }
     const recorded = this.#mechanismOf(step)
-    if (recorded.noiseMultiplier !== mechanism.noiseMultiplier || recorded.sampleRate !== mechanism.sampleRate) {
+    // A recovered entry holds the costliest mechanism, because the torn one could not be read.
+    const fits = this.#recovered.has(step)
+      ? recorded.noiseMultiplier <= mechanism.noiseMultiplier && recorded.sampleRate >= mechanism.sampleRate
+      : recorded.noiseMultiplier === mechanism.noiseMultiplier && recorded.sampleRate === mechanism.sampleRate
+    if (!fits) {
       throw new DpMoeError(
         'LEDGER_DAMAGED',
         `Step ${step} is recorded in ${this.#path} with noiseMultiplier ${recorded.noiseMultiplier} and sampleRate ` +
@@ -167,7 +172,8 @@ export class LedgerHistory {
     return this.#segments.length + 1
   }
 
-  #addStep({ step, noiseMultiplier, sampleRate }: StepMechanism & { step: number }): void {
+  #addStep({ type, step, noiseMultiplier, sampleRate }: StepMechanism & { type: string; step: number }): void {
+    if (type === 'recovered') this.#recovered.add(step)
     const groups = this.#segments.at(-1)!.steps
     const last = groups.at(-1)
     if (last?.noiseMultiplier === noiseMultiplier && last.sampleRate === sampleRate) last.count++

@@ -52,12 +52,15 @@ export async function writeCheckpointFiles(
   facts: CheckpointFacts,
   tensors: CheckpointTensors,
 ): Promise<void> {
-  const checked = factsSchema.parse(facts)
+  const checked = factsSchema.safeParse(facts)
+  if (!checked.success) {
+    throw new DpMoeError('INVALID_ARGUMENT', `A checkpoint cannot state this: ${z.prettifyError(checked.error)}`)
+  }
   const all = new Map<string, TensorSource>()
   for (const [name, source] of tensors.parameters) all.set(PARAMETER_PREFIX + name, source)
   for (const [name, source] of tensors.optimizer) all.set(OPTIMIZER_PREFIX + name, source)
   const written: WrittenFile = await writeSafetensors(join(folder, TENSORS_FILE), all)
-  const content = { schema: 'dp-moe-checkpoint-1', ...checked, tensors: written }
+  const content = { schema: 'dp-moe-checkpoint-1', ...checked.data, tensors: written }
   const text = JSON.stringify({ content, sha256: sha256OfJson(content) })
   await replaceFile(join(folder, FACTS_FILE), `${text}\n`)
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { DpMoeError } from '../errors.js'
 import {
   fileError,
@@ -12,6 +12,7 @@ import {
   withFileErrors,
   writeFolderAtomically,
 } from '../files.js'
+import { lockFile } from '../privacy/file-lock.js'
 
 const SECRET_BYTES = 32
 
@@ -48,6 +49,7 @@ export class RunFolder {
       await clear(absolute, options.overwrite ?? false)
       const secret = randomBytes(SECRET_BYTES)
       const folder = new RunFolder(absolute, secret)
+      if (madeFirst !== undefined) await syncParents(absolute, madeFirst)
       await writeFolderAtomically(folder.privateFolder, async (temporary) => {
         await chmod(temporary, 0o700)
         await mkdir(join(temporary, 'checkpoints'))
@@ -166,6 +168,11 @@ async function mkdirOrFile(path: string): Promise<string | undefined> {
   }
 }
 
+/** Makes the folders from `first` down to `path` durable, each in the one above it. */
+async function syncParents(path: string, first: string): Promise<void> {
+  for (let folder = path; folder.length >= first.length; folder = dirname(folder)) await syncFolder(dirname(folder))
+}
+
 /** Makes sure that nothing is in the way in an existing folder. */
 async function clear(path: string, overwrite: boolean): Promise<void> {
   const names = await readdir(path)
@@ -178,6 +185,8 @@ async function clear(path: string, overwrite: boolean): Promise<void> {
       : 'Choose another folder: it is not a run, so it will not be replaced'
     throw new DpMoeError('FILE_EXISTS', `The output folder ${path} is not empty (${held}). ${remedy}`)
   }
+  const ledger = join(path, 'private', 'ledger.jsonl')
+  if (await isThere(ledger)) await (await lockFile(ledger)).release() // refuses while a process is writing the run
   await removeFolder(join(path, 'release'))
   await removeFolder(join(path, 'private'))
   await removeTemporaries(path)

@@ -1,5 +1,7 @@
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
 import { fingerprint } from '../../lib/privacy/fingerprint.js'
@@ -164,6 +166,21 @@ t.test('a torn line counts with the costliest mechanism of the run', async (t) =
   t.match(last, { noiseMultiplier: 0.5, sampleRate: 0.2, firstStep: 2, count: 1 })
 })
 
+t.test('a redone step fits its recovered entry unless it costs more', async (t) => {
+  const path = join(t.testdir(), 'ledger.jsonl')
+  let ledger = await Ledger.create(path, { ...run, key: 'seed' })
+  await ledger.append(0, { noiseMultiplier: 1, sampleRate: 0.02 })
+  await ledger.close()
+  writeFileSync(path, `${readFileSync(path, 'utf8')}{"type":"step"`)
+  ledger = await Ledger.open(path)
+  await ledger.append(1, mechanism)
+  await ledger.append(1, { noiseMultiplier: 1, sampleRate: 0.02 })
+  await t.rejects(ledger.append(1, { noiseMultiplier: 1, sampleRate: 0.03 }), { code: 'LEDGER_DAMAGED' })
+  await t.rejects(ledger.append(1, { noiseMultiplier: 0.9, sampleRate: 0.02 }), { code: 'LEDGER_DAMAGED' })
+  t.equal(ledger.steps, 2)
+  await ledger.close()
+})
+
 t.test('a ledger without a whole first line cannot be trusted', async (t) => {
   const path = join(t.testdir(), 'ledger.jsonl')
   await write(path, 0)
@@ -264,6 +281,45 @@ t.test('one run is written by one process', async (t) => {
   t.match(await readLedger(path), { steps: 0 }, 'reading needs no lock')
   await ledger.close()
   await (await Ledger.open(path)).close()
+})
+
+t.test('a process that lost its lock writes no more', async (t) => {
+  const path = join(t.testdir(), 'ledger.jsonl')
+  await using ledger = await Ledger.create(path, run)
+  rmSync(`${path}.lock`, { recursive: true })
+  const lost = async () => {
+    for (let step = 0; step < run.plannedSteps; step++) {
+      await ledger.append(step, mechanism)
+      await setTimeout(1000)
+    }
+  }
+  await t.rejects(lost(), { code: 'FILE_ACCESS', message: /was taken by another process/ })
+})
+
+t.test('a step is flushed before append resolves, and flushed after it is written', async (t) => {
+  const calls: string[] = []
+  const recording: typeof fs.open = async (...args) => {
+    const handle = await fs.open(...args)
+    return new Proxy(handle, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name)
+        if (typeof value !== 'function') return value
+        return async (...given: unknown[]) => {
+          const result: unknown = await value.apply(target, given)
+          calls.push(String(name))
+          return result
+        }
+      },
+    })
+  }
+  const { Ledger: Recorded } = await t.mockImport<typeof import('../../lib/privacy/ledger.js')>(
+    '../../lib/privacy/ledger.js',
+    { 'node:fs/promises': { ...fs, open: recording } },
+  )
+  await using ledger = await Recorded.create(join(t.testdir(), 'ledger.jsonl'), run)
+  calls.length = 0
+  await ledger.append(0, mechanism)
+  t.same(calls, ['write', 'datasync'])
 })
 
 t.test('a checkpoint knows whether its ledger was put back', async (t) => {

@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { dirname, join } from 'node:path'
 import t from 'tap'
 import { replaceFile } from '../../lib/files.js'
+import { lockFile } from '../../lib/privacy/file-lock.js'
 import { findReleaseFolder, RunFolder } from '../../lib/train/run-folder.js'
 import { compileChild, resultOf, startChild } from '../children/child.js'
 
@@ -65,6 +66,16 @@ t.test('where a run can be made', async (t) => {
     const second = await RunFolder.create(path, { overwrite: true })
     t.notSame(second.secret, first.secret)
     t.same(readdirSync(path), ['private'])
+  })
+
+  t.test('a run that a process is writing', async (t) => {
+    const path = join(t.testdir(), 'run')
+    const run = await RunFolder.create(path)
+    writeFileSync(run.ledgerFile, '')
+    const lock = await lockFile(run.ledgerFile)
+    await t.rejects(RunFolder.create(path, { overwrite: true }), { code: 'FILE_ACCESS', message: /is writing/ })
+    await lock.release()
+    await RunFolder.create(path, { overwrite: true })
   })
 
   t.test('a file, or below a file', async (t) => {
