@@ -1,4 +1,5 @@
-// Builds the native addon into build/Release. `npm run build` and `npx dp-moe build` run it; arguments go to cmake-js.
+// Builds the native addon into build/Release; `npm run build` and `npx dp-moe build` run it.
+// Arguments go to cmake-js: a command (default `build`; `rebuild` starts anew) and options.
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
@@ -14,6 +15,9 @@ function missingTool() {
   if (major === undefined || major < minimumCmake[0] || (major === minimumCmake[0] && minor < minimumCmake[1])) {
     const found = major === undefined ? 'none was found' : `found ${major}.${minor}`
     return `cmake ${minimumCmake.join('.')} or newer is needed, ${found} (Debian, Ubuntu: apt install cmake; macOS: brew install cmake)`
+  }
+  if (['ninja', 'make'].every((tool) => spawnSync(tool, ['--version']).status !== 0)) {
+    return 'make or ninja is needed (Debian, Ubuntu: apt install make; macOS: xcode-select --install)'
   }
   const compilers = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']
   const program = '#include <concepts>\n#include <version>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\n'
@@ -31,7 +35,9 @@ if (missing) {
   process.exit(1)
 }
 const cmakeJs = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js')
-const { status } = spawnSync(process.execPath, [cmakeJs, 'build', '--directory', root, ...process.argv.slice(2)], {
+const given = process.argv.slice(2)
+const command = given[0]?.startsWith('-') === false ? given.shift() : 'build'
+const { status } = spawnSync(process.execPath, [cmakeJs, command, '--directory', root, ...given], {
   stdio: 'inherit',
   env: { CMAKE_BUILD_PARALLEL_LEVEL: String(availableParallelism()), ...process.env },
 })
