@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+
+#include "params.h"
+
+namespace dp_moe {
+
+/// A block of a product: `rows` rows of y by `columns` columns. Pointers stand at the block's first row and column.
+struct ProductBlock {
+  const float* x;         // row r of the block is x + xRows[r] * k, or x + r * k where xRows is null
+  const int32_t* xRows;   // null, or [rows]
+  const float* rowScale;  // null, or [rows]
+  const float* packed;    // the panels of the block's columns, from packWeight
+  const float* bias;      // null, or [columns]
+  float* y;               // row stride n
+  float* preActivation;   // null, or as y
+  float* partial;         // scratch of productScratch(rows, columns) floats
+  int64_t rows;
+  int64_t columns;
+  int64_t k;
+  int64_t n;
+  bool accumulate;
+  Activation activation;
+};
+
+/// A block of a sum of outer products: c [p, d] (+=) sum over i < rows of scale[i] * dy[dyRows[i], :]' x[xRows[i], :].
+struct OuterBlock {
+  const float* dy;        // at the block's first column
+  const float* x;         // at the block's first column
+  const int32_t* dyRows;  // [rows]
+  const int32_t* xRows;   // [rows]
+  const float* scale;     // null, or [rows]
+  float* c;               // row stride cStride
+  float* scratch;         // outerScratch(p, d) floats
+  int64_t rows;
+  int64_t p;
+  int64_t d;
+  int64_t dyStride;
+  int64_t xStride;
+  int64_t cStride;
+  bool scaleDy;     // the scale goes into dy (else into x)
+  bool accumulate;  // +=, else =
+};
+
+struct MatrixKernels {
+  int64_t panelColumns;  // columns of a full panel: blocks of columns start at a multiple of it
+
+  /// Columns [first, first + columns) of one group's weight in panels; `packed` takes packedSize(k, columns) floats.
+  void (*packWeight)(const float* weight, int64_t k, int64_t n, bool transposed, int64_t first, int64_t columns,
+                     float* packed);
+  int64_t (*packedSize)(int64_t k, int64_t columns);
+  int64_t (*productScratch)(int64_t rows, int64_t columns);
+  void (*product)(const ProductBlock&);
+
+  int64_t (*outerScratch)(int64_t p, int64_t d);
+  void (*outer)(const OuterBlock&);
+  /// c [p, d] += sum over i < count of scale[i] * tiles[i] [p, d]; row stride cStride for all.
+  void (*addTiles)(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
+                   int64_t cStride);
+  /// gradient [p] += sum over i < rows of scale[i] * dy[dyRows[i], :], in fixed chunks; scale null: 1.
+  void (*addRows)(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
+                  int64_t stride);
+};
+
+}  // namespace dp_moe
