@@ -1,13 +1,14 @@
+import { type AccountantName, type NeighboringRelation, solve } from '../accounting/index.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import type { LossFunction, MicroBatch, UnitBatch } from '../nn/accumulate.js'
 import type { Module } from '../nn/module.js'
 import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
-import { type AccountantName, epsilonOf, type NeighboringRelation, solveNoiseMultiplier } from './accountants.js'
 import type { ClippingMode } from './clipping.js'
 import { osKey, type RunKey, seedKey } from './keys.js'
 import { PrivateOptimizer, type PrivateStepStatistics, type StepRecorder } from './private-optimizer.js'
 import { type BatchSampler, PoissonSampler } from './sampling.js'
+import { spentEpsilon } from './spent.js'
 
 export interface PrivacyEngineOptions {
   /** Default 'pld'. */
@@ -106,7 +107,8 @@ export class PrivacyEngine {
   /** Solves for the noise that spends `targetEpsilon` at `targetDelta` over the planned steps, never more. */
   makePrivateWithEpsilon(options: MakePrivateWithEpsilonOptions): PrivateTraining {
     const { sampleRate, steps } = this.plan({ ...options, noiseMultiplier: 1 })
-    const noiseMultiplier = solveNoiseMultiplier(this.accountant, {
+    const { noiseMultiplier } = solve({
+      accountant: this.accountant,
       relation: this.relation,
       epsilon: options.targetEpsilon,
       delta: options.targetDelta,
@@ -153,7 +155,7 @@ export class PrivacyEngine {
   /** Upper bound on the epsilon spent by the steps made so far (started ones count), at `delta`. */
   epsilon(delta: number): number {
     const phases = this.#spent.map(({ plan, steps }) => ({ ...plan, steps }))
-    return epsilonOf(this.accountant, this.relation, phases, delta).epsilon
+    return spentEpsilon(this.accountant, this.relation, phases, delta)
   }
 
   /** Rates and steps from what was given; under add-or-remove-one nothing may be derived from N. */

@@ -1,5 +1,6 @@
+import { dpSgd, EpsilonCurve, type NeighboringRelation, solve } from '../accounting/index.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
-import { epsilonCurve, epsilonOf, type NeighboringRelation, solveNoiseMultiplier } from '../privacy/accountants.js'
+import { spentEpsilon } from '../privacy/spent.js'
 import type { TrainOptions } from './options.js'
 import { chooseRecipe, type Recipe } from './recipe.js'
 
@@ -13,7 +14,7 @@ export interface PrivatePlan {
   readonly delta: number
   /** Upper bound on epsilon after all planned steps. */
   readonly epsilon: number
-  /** Upper bound on epsilon after a number of steps, for progress. */
+  /** About what a number of steps has spent, for progress. */
   readonly epsilonAt: (steps: number) => number
   readonly recipe: Recipe
   readonly warnings: readonly string[]
@@ -41,8 +42,8 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
   const delta = options.targetDelta ?? 1 / examples
   if (!(delta > 0 && delta < 1)) throw new OutOfRangeError('targetDelta', 'a number in (0, 1)', delta)
   const noiseMultiplier =
-    given ?? solveNoiseMultiplier('pld', { relation, epsilon: targetEpsilon!, delta, sampleRate, steps })
-  const phases = [{ noiseMultiplier, sampleRate, steps }]
+    given ?? solve({ relation, epsilon: targetEpsilon!, delta, sampleRate, steps }).noiseMultiplier
+  const curve = new EpsilonCurve({ relation, delta, event: dpSgd(noiseMultiplier, sampleRate, 1) })
   return {
     relation,
     noiseMultiplier,
@@ -50,8 +51,8 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
     steps,
     expectedBatchSize: recipe.expectedBatchSize,
     delta,
-    epsilon: epsilonOf('pld', relation, phases, delta).epsilon,
-    epsilonAt: epsilonCurve(relation, phases[0]!, delta),
+    epsilon: spentEpsilon('pld', relation, [{ noiseMultiplier, sampleRate, steps }], delta),
+    epsilonAt: (made) => curve.at(made),
     recipe,
     warnings: delta > 1 / examples ? [largeDelta(delta, examples)] : [],
   }

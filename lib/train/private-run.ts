@@ -3,11 +3,11 @@ import type { Dataset, LabelSet } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import type { Optimizer } from '../optim/optimizer.js'
-import { accountantFacts, epsilonOf } from '../privacy/accountants.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
 import type { RunKey } from '../privacy/keys.js'
 import type { Ledger } from '../privacy/ledger.js'
 import { PrivacyEngine } from '../privacy/privacy-engine.js'
+import { spentEpsilon } from '../privacy/spent.js'
 import { version } from '../version.js'
 import type { OpenRun } from './open-run.js'
 import type { PrivatePlan } from './private-plan.js'
@@ -61,7 +61,7 @@ export class PrivateRun {
       segment.steps.map(({ noiseMultiplier, sampleRate, count }) => ({ noiseMultiplier, sampleRate, steps: count })),
     )
     if (this.#ledger.steps <= steps) return epsilon
-    return Math.max(epsilon, epsilonOf('pld', relation, spent, delta).epsilon)
+    return Math.max(epsilon, spentEpsilon('pld', relation, spent, delta))
   }
 
   /** Writes certificate.json into the release folder. */
@@ -80,7 +80,7 @@ export class PrivateRun {
       steps: this.#ledger.steps,
       delta: plan.delta,
       epsilon: this.epsilon(),
-      accountant: accountantFacts('pld', plan),
+      accountant: { name: 'pld', bound: 'upper', interval: null },
       releases: [{ name: 'gradient', bound: recipe.maxGradNorm, weight: 1 }],
       publicConstants: this.#publicConstants(labels),
       seeded: this.#key.source === 'seed',
