@@ -52,10 +52,10 @@ codes.append = await codeOf(async () => {
     appended++
   }
 })
+await rm(join(folder, 'filler'), { force: true })
 codes.appendAgain = await codeOf(() => ledger.append(appended, mechanism))
 await ledger.close()
 const endsWithNewline = (await readFile(run.ledgerFile, 'latin1')).endsWith('\n')
-await rm(join(folder, 'filler'), { force: true })
 ledger = await Ledger.open(run.ledgerFile)
 await ledger.close()
 const { checkpoint, damaged } = await store.load()
