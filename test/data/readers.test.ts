@@ -52,14 +52,26 @@ t.test('without a label column examples have no label', async (t) => {
   t.same(await read(t, 'b.jsonl', '{"text":"hello"}', { label: undefined }), [{ text: 'hello', line: 1 }])
 })
 
-t.test('a stated format wins over the extension, and limit stops early', async (t) => {
-  const content = 'text\tlabel\na\t1\nb\t1\nc\t1\tbroken\n'
-  const rows = await read(t, 'a.csv', content, { format: 'tsv', limit: 2 })
-  await t.rejects(read(t, 'a.csv', content, { format: 'tsv', limit: 3 }), { message: /a\.csv:4: / })
-  t.same(
-    rows.map((row) => row.text),
-    ['a', 'b'],
-  )
+t.test('a stated format wins over the extension', async (t) => {
+  const rows = await read(t, 'a.csv', 'text\tlabel\na,b\t1\n', { format: 'tsv' })
+  t.same(rows, [{ text: 'a,b', label: '1', line: 2 }])
+})
+
+t.test('limit stops before what follows is looked at', async (t) => {
+  const csv = `text,label\n${'a,1\n'.repeat(1000)}broken\n${'x\n'.repeat(9)}`
+  const jsonl = `${'{"text":"a","label":1}\n'.repeat(1000)}broken\n${'x\n'.repeat(9)}`
+  for (const [name, content] of [
+    ['a.csv', csv],
+    ['a.jsonl', jsonl],
+  ] as const) {
+    t.equal((await read(t, name, content, { limit: 1000 })).length, 1000)
+    await t.rejects(read(t, name, content, { limit: 1001 }), { code: 'DATA_FORMAT', message: /:100[12]: / })
+  }
+})
+
+t.test('what every object inherits is no column', async (t) => {
+  const wrong = read(t, 'a.jsonl', '{"text":"a","label":1}', { text: 'toString' })
+  await t.rejects(wrong, { message: /there is no column 'toString'/ })
 })
 
 t.test('a stream is read as it comes', async (t) => {
