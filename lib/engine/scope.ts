@@ -7,7 +7,7 @@ const AsyncFunction = (async () => {}).constructor as new () => object
 /** Tensors made while a scope was the innermost one. */
 export class Scope {
   readonly #tensors = new Set<Tensor>()
-  #ended = false
+  ended = false
 
   constructor(readonly parent: Scope | undefined) {}
 
@@ -21,9 +21,9 @@ export class Scope {
 
   /** Frees everything but the tensors in `result`, which go to the scope around this one. */
   end(result?: unknown): void {
-    this.#ended = true
+    this.ended = true
     let outer = this.parent
-    while (outer !== undefined && outer.#ended) outer = outer.parent
+    while (outer?.ended) outer = outer.parent
     visitTensors(result, (tensor) => {
       if (this.#tensors.delete(tensor)) outer?.add(tensor)
     })
