@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rmdir, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { DpMoeError } from '../errors.js'
 import {
@@ -25,10 +25,13 @@ export class RunFolder {
   readonly path: string
   /** Key of the run's fingerprints, drawn when the folder was made. It is not the noise key. */
   readonly secret: Uint8Array
+  /** The uppermost of the folders that were made for this run. */
+  readonly #madeFirst: string | undefined
 
-  private constructor(path: string, secret: Uint8Array) {
+  private constructor(path: string, secret: Uint8Array, madeFirst?: string) {
     this.path = path
     this.secret = secret
+    this.#madeFirst = madeFirst
   }
 
   /**
@@ -48,7 +51,7 @@ export class RunFolder {
     try {
       await clear(absolute, options.overwrite ?? false)
       const secret = randomBytes(SECRET_BYTES)
-      const folder = new RunFolder(absolute, secret)
+      const folder = new RunFolder(absolute, secret, madeFirst)
       if (madeFirst !== undefined) await syncParents(absolute, madeFirst)
       await writeFolderAtomically(folder.privateFolder, async (temporary) => {
         await chmod(temporary, 0o700)
@@ -58,10 +61,8 @@ export class RunFolder {
       })
       return folder
     } catch (error) {
-      const failure = fileError(error, 'create', absolute)
-      const isOurs = madeFirst !== undefined && !(failure instanceof DpMoeError && failure.code === 'FILE_EXISTS')
-      if (isOurs) await rm(madeFirst, { recursive: true, force: true }).catch(() => {})
-      throw failure
+      if (madeFirst !== undefined) await removeEmptyFolders(absolute, madeFirst)
+      throw fileError(error, 'create', absolute)
     }
   }
 
@@ -121,6 +122,13 @@ export class RunFolder {
     return isThere(join(this.releaseFolder, 'config.json'))
   }
 
+  /** Removes a run that failed before its first step, and the folders that were made for it. Nothing was spent. */
+  async discard(): Promise<void> {
+    await removeFolder(this.releaseFolder)
+    await removeFolder(this.privateFolder)
+    if (this.#madeFirst !== undefined) await removeEmptyFolders(this.path, this.#madeFirst)
+  }
+
   /** Removes what a killed process left half written. Call it once the ledger's lock is held. */
   async removeTemporaries(): Promise<void> {
     await withFileErrors('remove', this.path, async () => {
@@ -165,6 +173,15 @@ async function mkdirOrFile(path: string): Promise<string | undefined> {
   } catch (error) {
     if (systemErrorCode(error) !== 'EEXIST') throw error
     throw new DpMoeError('FILE_EXISTS', `The output ${path} is a file. Choose another folder`, { cause: error })
+  }
+}
+
+/** Removes the folders from `path` up to `first`, as far as they are empty: others may have come to use them. */
+async function removeEmptyFolders(path: string, first: string): Promise<void> {
+  try {
+    for (let folder = path; folder.length >= first.length; folder = dirname(folder)) await rmdir(folder)
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error
   }
 }
 

@@ -110,6 +110,21 @@ t.test('where a run can be made', async (t) => {
   })
 })
 
+t.test('a run that failed before its first step leaves nothing', async (t) => {
+  const root = t.testdir({ empty: {}, shared: {} })
+  for (const path of [join(root, 'a', 'b', 'run'), join(root, 'empty')]) {
+    const run = await RunFolder.create(path)
+    writeFileSync(join(run.privateFolder, 'ledger.jsonl'), '')
+    await run.discard()
+  }
+  t.same(readdirSync(root).sort(), ['empty', 'shared'])
+  t.same(readdirSync(join(root, 'empty')), [])
+  const run = await RunFolder.create(join(root, 'shared', 'runs', 'mine'))
+  await RunFolder.create(join(root, 'shared', 'runs', 'theirs'))
+  await run.discard()
+  t.same(readdirSync(join(root, 'shared', 'runs')), ['theirs'], 'but what others made meanwhile')
+})
+
 t.test('a run that is not there', async (t) => {
   const path = t.testdir({ file: '' })
   for (const name of ['none', 'file', '.']) {
