@@ -1,0 +1,87 @@
+import { setImmediate } from 'node:timers/promises'
+import type { Predictor } from '../../train/index.js'
+import { defineCommand } from '../command.js'
+import { usageError } from '../failure.js'
+import { group, integer, text } from '../flags.js'
+import { print } from '../output.js'
+
+/** Most texts that are classified together. */
+const BATCH = 256
+
+export const predictCommand = defineCommand({
+  name: 'predict',
+  summary: 'Classify texts with a trained model',
+  description:
+    'Without --text, reads JSON lines from standard input and writes a line for each, in order, as they come: ' +
+    '{"label":"spam","probabilities":{"ham":0.1,"spam":0.9}}. With --json, one object {"predictions":[...]} at the end.',
+  operands: { dir: 'Run folder, or a release folder' },
+  flags: {
+    ...group('Data', {
+      text: text('<text>', 'The text to classify', 'JSON lines on standard input'),
+      textColumn: text('<key>', 'Key of the text in those lines', 'text'),
+    }),
+    ...group('Machine', {
+      threads: integer('<n>', 'Threads to use', 'what the machine or its container allows'),
+    }),
+  },
+  examples: [
+    'dp-moe predict runs/mails --text "You have won a prize"',
+    'dp-moe predict runs/mails/release < mails.jsonl > predictions.jsonl',
+  ],
+  async run({ json, text, textColumn = 'text', threads }, [folder]) {
+    if (text === undefined && process.stdin.isTTY) {
+      throw usageError('--text is needed where nothing is piped into standard input. See dp-moe predict --help')
+    }
+    const { Predictor } = await import('../../train/index.js')
+    using predictor = await Predictor.open(folder!, threads === undefined ? {} : { threads })
+    if (text !== undefined) return await print(jsonLines(await predictor.predict([text])))
+    if (!json) return await predictStream(predictor, textColumn, (predictions) => print(jsonLines(predictions)))
+    const all: object[] = []
+    await predictStream(predictor, textColumn, (predictions) => {
+      for (const prediction of predictions) all.push(prediction)
+    })
+    await print(jsonLines([{ predictions: all }]))
+  },
+})
+
+async function predictStream(
+  predictor: Predictor,
+  textColumn: string,
+  receive: (predictions: readonly object[]) => Promise<void> | void,
+): Promise<void> {
+  const { streamExamples } = await import('../../data/index.js')
+  const input = { name: 'standard input', stream: process.stdin }
+  for await (const examples of arrived(streamExamples(input, { text: textColumn, format: 'jsonl' }), BATCH)) {
+    await receive(await predictor.predict(examples.map(({ text }) => text)))
+  }
+}
+
+/**
+ * Groups what has arrived already, at most `most` at once: who writes a line and waits for its answer gets it, and a file is
+ * read in large batches. An error comes after everything before it.
+ */
+async function* arrived<T>(source: AsyncGenerator<T>, most: number): AsyncGenerator<T[]> {
+  const ask = () => {
+    const answer = source.next()
+    answer.catch(() => {}) // it is looked at later, perhaps after it has failed
+    return answer
+  }
+  let next = ask()
+  for (;;) {
+    const first = await next
+    if (first.done) return
+    const group = [first.value]
+    next = ask()
+    while (group.length < most) {
+      const more = await Promise.race([next, setImmediate(undefined)]).catch(() => undefined)
+      if (more === undefined || more.done) break
+      group.push(more.value)
+      next = ask()
+    }
+    yield group
+  }
+}
+
+function jsonLines(values: readonly object[]): string {
+  return values.map((value) => `${JSON.stringify(value)}\n`).join('')
+}

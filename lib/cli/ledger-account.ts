@@ -1,0 +1,54 @@
+import { access } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  type AccountantName,
+  createAccountant,
+  gaussian,
+  type NeighboringRelation,
+  poissonSampled,
+} from '../accounting/index.js'
+import { readCertificate } from '../privacy/certificate.js'
+import { readLedger } from '../privacy/ledger.js'
+import type { Account } from './commands/account.js'
+import { usageError } from './failure.js'
+
+/** Adds up the steps that a run folder's ledger holds, those of every segment. */
+export async function accountLedger(
+  folder: string,
+  options: { delta?: number; accountant?: AccountantName; relation?: NeighboringRelation },
+): Promise<Account & { readonly plannedSteps: number; readonly seeded: boolean }> {
+  const { run, segments, steps } = await readLedger(join(folder, 'private', 'ledger.jsonl'))
+  const delta = options.delta ?? (await certifiedDelta(folder))
+  const relation = options.relation ?? (run.relation as NeighboringRelation)
+  const accountant = createAccountant(options.accountant, relation)
+  const groups = segments.flatMap((segment) => segment.steps)
+  for (const { sampleRate, noiseMultiplier, count } of groups) {
+    accountant.compose(poissonSampled(sampleRate, gaussian(noiseMultiplier)), count)
+  }
+  const same = (read: (mechanism: { noiseMultiplier: number; sampleRate: number }) => number) =>
+    groups.every((group) => read(group) === read(run)) ? read(run) : null
+  return {
+    ...accountant.epsilon(delta),
+    delta,
+    noiseMultiplier: same(({ noiseMultiplier }) => noiseMultiplier),
+    sampleRate: same(({ sampleRate }) => sampleRate),
+    steps,
+    accountant: accountant.name,
+    relation,
+    sampling: 'poisson',
+    plannedSteps: run.plannedSteps,
+    seeded: run.key === 'seed',
+  }
+}
+
+async function certifiedDelta(folder: string): Promise<number> {
+  const path = join(folder, 'release', 'certificate.json')
+  try {
+    await access(path)
+  } catch {
+    throw usageError(`--delta is needed: the run in ${folder} has no certificate yet`)
+  }
+  const certificate = await readCertificate(path)
+  if (certificate.mechanism === 'none') throw usageError(`--delta is needed: ${path} is of a run without privacy`)
+  return certificate.delta
+}

@@ -1,0 +1,56 @@
+import { Command, CommanderError } from 'commander'
+import { version } from '../version.js'
+import { addCommand } from './command.js'
+import { account } from './commands/account.js'
+import { build } from './commands/build.js'
+import { doctor } from './commands/doctor.js'
+import { evaluateCommand } from './commands/eval.js'
+import { predictCommand } from './commands/predict.js'
+import { trainCommand } from './commands/train.js'
+import { exitCodeOf, failureLine, usageError } from './failure.js'
+import { warn } from './output.js'
+
+/** Runs a command line (without `node` and the script) and returns the exit code of the process. Never throws. */
+export async function runCommandLine(args: readonly string[]): Promise<number> {
+  try {
+    const program = makeProgram()
+    if (args.length === 0) {
+      const names = program.commands.map((command) => command.name())
+      throw usageError(`expected a command (${names.join(', ')}). See dp-moe --help`)
+    }
+    await program.parseAsync(args, { from: 'user' })
+    return 0
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return 0
+    const failure = error instanceof CommanderError ? flagError(error, args) : error
+    warn(failureLine(failure, args.includes('--debug')))
+    return exitCodeOf(failure)
+  }
+}
+
+function makeProgram(): Command {
+  const program = new Command('dp-moe')
+    .description('Train Mixture-of-Experts text classifiers with differential privacy.')
+    .version(version, '-V, --version', 'Show the version')
+    .helpOption('-h, --help', 'Show this help')
+    .helpCommand('help [command]', 'Show the help of a command')
+    .exitOverride()
+    .configureOutput({ outputError: () => {} })
+    .addHelpText('after', '\nEvery command has its own help: dp-moe train --help')
+  addCommand(program, trainCommand)
+  addCommand(program, evaluateCommand)
+  addCommand(program, predictCommand)
+  addCommand(program, account)
+  addCommand(program, build)
+  addCommand(program, doctor)
+  return program
+}
+
+/** What commander says about flags, with where to look them up. */
+function flagError(error: CommanderError, args: readonly string[]): Error {
+  const message = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
+  const command = args.find((argument) => !argument.startsWith('-'))
+  const help = command === undefined || error.code === 'commander.unknownCommand' ? '' : ` ${command}`
+  const remedy = message.endsWith(')') ? '.' : message.endsWith('.') ? '' : '.'
+  return usageError(`${message}${remedy} See dp-moe${help} --help`)
+}
