@@ -14,7 +14,7 @@ function missingTool() {
   const [major, minor] = (/version (\d+)\.(\d+)/.exec(cmake.stdout ?? '')?.slice(1) ?? []).map(Number)
   if (major === undefined || major < minimumCmake[0] || (major === minimumCmake[0] && minor < minimumCmake[1])) {
     const found = major === undefined ? 'none was found' : `found ${major}.${minor}`
-    return `cmake ${minimumCmake.join('.')} or newer is needed, ${found} (Debian, Ubuntu: apt install cmake; macOS: brew install cmake)`
+    return `cmake ${minimumCmake.join('.')} or newer is needed, ${found} (Debian, Ubuntu: apt install cmake; Fedora: dnf install cmake; macOS: brew install cmake)`
   }
   if (['ninja', 'make'].every((tool) => spawnSync(tool, ['--version']).status !== 0)) {
     return 'make or ninja is needed (Debian, Ubuntu: apt install make; macOS: xcode-select --install)'
@@ -26,7 +26,7 @@ function missingTool() {
       spawnSync(compiler, ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-'], { input: program }).status === 0,
   )
   if (compiles) return undefined
-  return 'a C++20 compiler is needed, gcc 11 or clang 14 or newer (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)'
+  return 'a C++20 compiler is needed, gcc 11 or clang 14 or newer (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)'
 }
 
 const missing = missingTool()
