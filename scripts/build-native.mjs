@@ -17,7 +17,7 @@ function missingTool() {
     return `cmake ${minimumCmake.join('.')} or newer is needed, ${found} (Debian, Ubuntu: apt install cmake; Fedora: dnf install cmake; macOS: brew install cmake)`
   }
   if (['ninja', 'make'].every((tool) => spawnSync(tool, ['--version']).status !== 0)) {
-    return 'make or ninja is needed (Debian, Ubuntu: apt install make; macOS: xcode-select --install)'
+    return 'make or ninja is needed (Debian, Ubuntu: apt install make; Fedora: dnf install make; macOS: xcode-select --install)'
   }
   const compilers = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']
   const program = '#include <concepts>\n#include <version>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\n'

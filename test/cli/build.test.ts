@@ -25,7 +25,7 @@ function path(programs: Record<string, string>): string {
 const build = (PATH: string) => cli.run(['build', '--json'], { env: { PATH, CXX: '' } })
 
 t.test('a tool that is missing: one line that says how to get it, exit code 1', async (t) => {
-  const cmake = 'echo "cmake version 3.25.1"'
+  const tools = { cmake: 'echo "cmake version 3.25.1"', make: 'exit 0' }
   refused(t, await build(path({})), 1, /cmake 3\.22 or newer is needed, none was found .*apt .*dnf .*brew/)
   refused(
     t,
@@ -33,6 +33,7 @@ t.test('a tool that is missing: one line that says how to get it, exit code 1', 
     1,
     /cmake 3\.22 or newer is needed, found 3\.9/,
   )
-  refused(t, await build(path({ cmake })), 1, /C\+\+20 compiler is needed.*apt .*dnf .*xcode-select/)
-  refused(t, await build(path({ cmake, 'c++': 'exit 1' })), 1, /C\+\+20 compiler is needed/)
+  refused(t, await build(path({ cmake: tools.cmake })), 1, /make or ninja is needed.*apt .*dnf .*xcode-select/)
+  refused(t, await build(path(tools)), 1, /C\+\+20 compiler is needed.*apt .*dnf .*xcode-select/)
+  refused(t, await build(path({ ...tools, 'c++': 'exit 1' })), 1, /C\+\+20 compiler is needed/)
 })
