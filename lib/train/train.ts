@@ -184,7 +184,7 @@ function checkOptions(options: TrainOptions): void {
   if (options.resume && options.overwrite) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected resume or overwrite, got both')
   }
-  for (const name of ['epochs', 'steps', 'expectedBatchSize', 'learningRate', 'memoryBudget'] as const) {
+  for (const name of ['epochs', 'steps', 'expectedBatchSize', 'learningRate', 'maxGradNorm', 'memoryBudget'] as const) {
     const value = options[name]
     if (value !== undefined && !(value > 0 && Number.isFinite(value))) {
       throw new OutOfRangeError(name, 'a finite number > 0', value)
