@@ -1,6 +1,6 @@
 import cliProgress from 'cli-progress'
 import type { TrainMessage, TrainProgress } from '../train/options.js'
-import { duration, shortNumber } from './output.js'
+import { duration } from './output.js'
 
 const MILLISECONDS_BETWEEN_LINES = 5000
 
@@ -85,12 +85,12 @@ function messageLine({ level, text }: TrainMessage): string {
 }
 
 /** Loss, speed, budget and time left in one line. */
-export function facts({ loss, examplesPerSecond, epsilon, secondsLeft }: TrainProgress): string {
-  const speed = Math.round(examplesPerSecond).toLocaleString('en')
-  const budget =
-    epsilon === undefined
-      ? ''
-      : `, eps ${Number.isFinite(epsilon) ? shortNumber(Number(epsilon.toPrecision(3))) : 'infinite'}`
-  const left = Number.isFinite(secondsLeft) ? `, ${duration(secondsLeft)} left` : ''
-  return `loss ${loss.toFixed(3)}, ${speed} examples/s${budget}${left}`
+export function facts({ step, steps, loss, examplesPerSecond, epsilon, secondsLeft }: TrainProgress): string {
+  const parts = [
+    `loss ${Number.isFinite(loss) ? loss.toFixed(3) : 'unknown'}`,
+    `${Math.round(examplesPerSecond).toLocaleString('en')} examples/s`,
+  ]
+  if (epsilon !== undefined) parts.push(`eps ${Number.isFinite(epsilon) ? epsilon.toFixed(2) : 'infinite'}`)
+  if (step < steps && Number.isFinite(secondsLeft)) parts.push(`${duration(secondsLeft)} left`)
+  return parts.join(', ')
 }

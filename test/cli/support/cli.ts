@@ -19,6 +19,8 @@ export interface RunOptions {
   readonly input?: string | Uint8Array
   readonly env?: NodeJS.ProcessEnv
   readonly cwd?: string
+  /** A command to run it under. */
+  readonly prefix?: readonly string[]
   /** Another script than the compiled one. */
   readonly main?: string
   /** Sees the child as soon as it is started. */
@@ -45,11 +47,10 @@ export class TestCli {
   }
 
   /** Runs `dp-moe ...args` to its end. */
-  async run(
-    args: readonly string[],
-    { input, env, cwd, started, main = this.main }: RunOptions = {},
-  ): Promise<Finished> {
-    const child = spawn(process.execPath, [main, ...args], {
+  async run(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
+    const { input, env, cwd, started, prefix = [], main = this.main } = options
+    const [command, ...words] = [...prefix, process.execPath, main, ...args]
+    const child = spawn(command!, words, {
       stdio: 'pipe',
       cwd,
       env: { ...process.env, _TAPJS_PROCESSINFO_EXCLUDE_: '.*', NODE_OPTIONS: '', ...env },
