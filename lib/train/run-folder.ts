@@ -171,6 +171,8 @@ async function mkdirOrFile(path: string): Promise<string | undefined> {
   try {
     return await mkdir(path, { recursive: true })
   } catch (error) {
+    // Node reports ENOENT for the whole chain on a read-only file system; a single folder fails with the true reason.
+    if (systemErrorCode(error) === 'ENOENT') await mkdir(await highestMissing(path))
     if (systemErrorCode(error) !== 'EEXIST') throw error
     throw new DpMoeError('FILE_EXISTS', `The output ${path} is a file. Choose another folder`, { cause: error })
   }
@@ -188,6 +190,11 @@ async function removeEmptyFolders(path: string, first: string): Promise<void> {
 /** Makes the folders from `first` down to `path` durable, each in the one above it. */
 async function syncParents(path: string, first: string): Promise<void> {
   for (let folder = path; folder.length >= first.length; folder = dirname(folder)) await syncFolder(dirname(folder))
+}
+
+async function highestMissing(path: string): Promise<string> {
+  const parent = dirname(path)
+  return (await isThere(parent)) ? path : await highestMissing(parent)
 }
 
 /** Makes sure that nothing is in the way in an existing folder. */
