@@ -1,56 +1,58 @@
-import type { TiltedMasses, Window } from './self-convolution.js'
+import type { Composed, Dense } from './self-convolution.js'
 
-/** What is known of a composed loss beyond its window. */
-export interface CurveEnds {
-  readonly window: Window
-  /** Added to every delta: mass at infinite loss and beyond the window. */
-  readonly beyond: number
-  /** Bound on the tilted mass that the cyclic convolution may have moved into the window. */
-  readonly aliased: number
-  /** Bound on the relative error of every mass, from quadrature and normalisation. */
-  readonly relativeError: number
+/** What a hockey-stick curve has to allow for. */
+export interface Allowance {
+  /** Added to delta from above: mass whose loss counts as infinite. */
+  readonly infinite: number
+  /** Bound on the error in total variation under the tilted measure. */
+  readonly error: number
+  /** Bound on the relative error of every mass. */
+  readonly relative: number
+  /** log of what every mass has to be multiplied by. */
+  readonly logScale: number
 }
 
-/** A hockey-stick curve delta(eps), linear in e^eps between lattice points, known from above or from below. */
+/** The curve delta(eps) of a composed loss, linear in e^eps between lattice points: a bound from above or from below. */
 export class HockeyStick {
-  readonly #losses: (j: number) => number
-  readonly #mass: (j: number) => number
-  readonly #ends: CurveEnds
-  readonly #wrapped: (loss: number) => number
+  /** The smallest loss of the window. */
+  readonly lowest: number
+  readonly #dense: Dense
+  readonly #theta: number
+  readonly #interval: number
+  readonly #logScale: number
+  readonly #infinite: number
+  readonly #error: number
 
-  constructor(masses: TiltedMasses, ends: CurveEnds, bound: 'upper' | 'lower') {
-    const { theta, origin, interval, first } = ends.window
+  constructor(composed: Composed, bound: 'upper' | 'lower', allowance: Allowance) {
     const sign = bound === 'upper' ? 1 : -1
-    const factor = Math.exp(sign * ends.relativeError)
-    this.#ends = ends
-    this.#losses = (j) => origin + (first + j) * interval
-    this.#mass = (j) => {
-      const tilted = masses.tilted[j]! + sign * masses.rounding
-      return tilted > 0 ? factor * tilted * Math.exp(masses.logScale - theta * this.#losses(j)) : 0
-    }
-    // Mass that wrapped around can only raise a curve: harmless from above, taken off from below.
-    this.#wrapped = (loss) => (bound === 'upper' ? 0 : ends.aliased * Math.exp(masses.logScale - theta * loss))
+    this.#dense = composed[bound]
+    this.#theta = composed.theta
+    this.#interval = composed.interval
+    this.lowest = composed.origin + this.#dense.first * composed.interval
+    this.#logScale = this.#dense.logScale + allowance.logScale + sign * allowance.relative
+    this.#infinite = bound === 'upper' ? allowance.infinite : 0
+    // A tilted mass at loss S adds (1 - e^(eps - S)) e^(-theta S) to delta, at most e^(-theta eps) / (e theta).
+    this.#error = sign * allowance.error * Math.min(1, 1 / (Math.E * this.#theta))
   }
 
-  /**
-   * The smallest eps >= 0 with delta(eps) <= delta, or undefined when it lies below the window.
-   */
+  /** The smallest eps >= 0 with delta(eps) <= delta, or undefined when it lies below the window. */
   epsilon(delta: number): number | undefined {
-    const step = -Math.expm1(-this.#ends.window.interval)
-    const decay = Math.exp(-this.#ends.window.interval)
-    let height = this.#ends.beyond
+    const step = -Math.expm1(-this.#interval)
+    const decay = Math.exp(-this.#interval)
+    const target = delta - this.#infinite
+    if (target <= 0) return Number.POSITIVE_INFINITY
+    let height = 0
     let slope = 0
-    if (height > delta) return Number.POSITIVE_INFINITY
-    for (let j = this.#ends.window.size - 1; j >= 0; j--) {
-      const loss = this.#losses(j)
-      slope = this.#mass(j) + decay * slope
+    const top = this.#dense.tilted.length - 1
+    for (let j = top; j >= 0; j--) {
+      const loss = this.lowest + j * this.#interval
+      const scale = Math.exp(this.#logScale - this.#theta * loss)
+      slope = this.#dense.tilted[j]! * scale + decay * slope
       if (loss <= 0) return 0
       // On the way down to the next lattice point the curve rises to height + step * slope.
-      const target = delta + this.#wrapped(loss)
-      if (height + step * slope > target) {
-        const down = height >= target ? 0 : -Math.log1p(-(target - height) / slope)
-        return Math.max(0, loss - down)
-      }
+      const rest = target - this.#error * scale - height
+      if (rest <= 0 && j === top) return Number.POSITIVE_INFINITY
+      if (rest < step * slope) return Math.max(0, rest <= 0 ? loss : loss + Math.log1p(-rest / slope))
       height += step * slope
     }
     return undefined
@@ -58,11 +60,15 @@ export class HockeyStick {
 
   /** delta(eps); undefined when eps lies below the window. */
   delta(epsilon: number): number | undefined {
-    const { window, beyond } = this.#ends
-    const start = Math.max(0, Math.floor((epsilon - window.origin) / window.interval) - window.first + 1)
-    if (epsilon < this.#losses(0)) return undefined
-    let sum = 0
-    for (let j = window.size - 1; j >= start; j--) sum += this.#mass(j) * -Math.expm1(epsilon - this.#losses(j))
-    return Math.min(1, Math.max(0, beyond + sum - this.#wrapped(epsilon)))
+    if (epsilon < this.lowest) return undefined
+    const { tilted } = this.#dense
+    const start = Math.max(0, Math.floor((epsilon - this.lowest) / this.#interval))
+    let sum = this.#error * Math.exp(this.#logScale - this.#theta * epsilon)
+    for (let j = tilted.length - 1; j >= start; j--) {
+      const loss = this.lowest + j * this.#interval
+      if (loss <= epsilon) break
+      sum -= tilted[j]! * Math.exp(this.#logScale - this.#theta * loss) * Math.expm1(epsilon - loss)
+    }
+    return Math.min(1, Math.max(0, this.#infinite + sum))
   }
 }

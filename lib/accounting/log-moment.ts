@@ -40,6 +40,20 @@ export class LossAtoms {
   }
 }
 
+/** log of the moment of e^L of order theta, of a measure given as atoms. */
+export function logMomentOf(losses: Float64Array, masses: Float64Array, theta: number): number {
+  let largest = Number.NEGATIVE_INFINITY
+  for (let i = 0; i < losses.length; i++) {
+    if (masses[i]! > 0 && theta * losses[i]! > largest) largest = theta * losses[i]!
+  }
+  let total = 0
+  for (let i = 0; i < losses.length; i++) {
+    const exponent = theta * losses[i]! - largest
+    if (masses[i]! > 0) total += masses[i]! * Math.exp(exponent)
+  }
+  return largest + Math.log(total)
+}
+
 /** Cumulants of a measure given as atoms. */
 export function cumulants(losses: Float64Array, masses: Float64Array, theta: number): Cumulants {
   let largest = Number.NEGATIVE_INFINITY

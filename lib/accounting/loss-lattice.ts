@@ -54,7 +54,7 @@ export function discretise(pair: MixturePair, low: number, high: number, options
   for (let i = 0; i + 1 < count; i++) {
     const cell = { start: origin + indices[i]! * h, width: (indices[i + 1]! - indices[i]!) * h }
     const end = i + 2 === count ? high : pair.inverse(cell.start + cell.width, edge, high)
-    let touch = pair.inverse(cell.start + 0.5 * cell.width, edge, end)
+    let touch = pair.inverse(cell.start + touchingPoint(cell.width), edge, end)
     if (edgeBin.low < end && edgeBin.low >= edge) touch = edgeBin.low
     if (edgeBin.high < end && edgeBin.high >= edge) touch = edgeBin.high
     const first = integrate(pair, edge, touch, cell)
@@ -71,6 +71,14 @@ export function discretise(pair: MixturePair, low: number, high: number, options
   const lower = optimisticMasses(indices, h, upper, drops, infinite)
   upper[0]! += pair.lowerTail(low)
   return { origin, interval: h, indices, upper, lower, infinite }
+}
+
+/**
+ * Where in a cell the tangent touches, from its start: halfway, but in wide cells, whose e^-L is all at their start, near
+ * enough to the end for the tangent to pass as far below the curve there as at the start.
+ */
+export function touchingPoint(width: number): number {
+  return Math.max(0.5 * width, width - Math.LN2)
 }
 
 /** The outermost interval of losses, of length h, at the end that holds more mass. */

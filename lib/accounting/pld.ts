@@ -1,9 +1,10 @@
 import { OutOfRangeError } from '../errors.js'
 import { type Accountant, type DeltaBounds, type EpsilonBounds, EventLog } from './accountant.js'
-import { type Bracket, Composition, type CountedPair } from './composition.js'
+import { type Bracket, Composition } from './composition.js'
 import { dominatingPairs } from './dominating-pairs.js'
 import type { CountedEvent, DpEvent, NeighboringRelation } from './events.js'
 import { requireCount, requireDelta, requireEpsilon } from './numbers.js'
+import type { CountedPair } from './truncated-loss.js'
 
 export interface PldOptions {
   /** Default 'zero-out'. */
@@ -60,7 +61,7 @@ export class PldAccountant implements Accountant {
 
   epsilon(delta: number): EpsilonBounds {
     requireDelta(delta)
-    const { lower, upper } = this.#answer(`epsilon ${delta}`, (composition) => composition.epsilon(delta))
+    const { lower, upper } = this.#answer(`epsilon ${delta}`, (composition, floor) => composition.epsilon(delta, floor))
     return { epsilon: upper, lowerBound: lower, upperBound: upper }
   }
 
@@ -70,7 +71,7 @@ export class PldAccountant implements Accountant {
     return { delta: upper, lowerBound: lower, upperBound: upper }
   }
 
-  #answer(question: string, ask: (composition: Composition) => Bracket): Bracket {
+  #answer(question: string, ask: (composition: Composition, floor?: number) => Bracket): Bracket {
     const known = this.#answers.get(question)
     if (known) return known
     const remove: CountedPair[] = []
@@ -84,7 +85,7 @@ export class PldAccountant implements Accountant {
     const symmetric = add.every(({ pair }, i) => pair === remove[i]!.pair)
     let answer = ask(new Composition(remove, this.tolerance))
     if (!symmetric) {
-      const other = ask(new Composition(add, this.tolerance))
+      const other = ask(new Composition(add, this.tolerance), answer.lower)
       answer = { lower: Math.max(answer.lower, other.lower), upper: Math.max(answer.upper, other.upper) }
     }
     this.#answers.set(question, answer)
