@@ -19,11 +19,13 @@ export function progressView(options: { bar: boolean; stream?: NodeJS.WriteStrea
 }
 
 class ProgressBar implements ProgressView {
+  readonly #stream: NodeJS.WriteStream
   readonly #bars: cliProgress.MultiBar
   readonly #title: string
   #bar: cliProgress.SingleBar | undefined
 
   constructor(stream: NodeJS.WriteStream, title: string) {
+    this.#stream = stream
     this.#title = title
     this.#bars = new cliProgress.MultiBar(
       {
@@ -47,11 +49,14 @@ class ProgressBar implements ProgressView {
   }
 
   message(message: TrainMessage): void {
-    this.#bars.log(`${messageLine(message)}\n`)
-    this.#bars.update()
+    const line = `${messageLine(message)}\n`
+    if (this.#bar) this.#bars.log(line)
+    else this.#stream.write(line)
   }
 
   stop(): void {
+    if (!this.#bar) return
+    this.#bars.update() // writes the messages that still wait
     this.#bars.stop()
   }
 }
