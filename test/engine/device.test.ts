@@ -73,6 +73,16 @@ t.test('ops run in the order of the calls', async (t) => {
   )
 })
 
+t.test('a full queue makes the caller wait, and nothing is lost', async (t) => {
+  using device = Device.open('cpu')
+  const large = device.zeros([1 << 22])
+  for (let i = 0; i < 100; i++) double(device, large, large) // while these run, more is enqueued than the queue holds
+  const count = device.tensor([0])
+  const one = device.tensor([1])
+  for (let i = 0; i < 100_000; i++) device.run('add', { a: count, b: one, y: count, size: 1, alpha: 1, beta: 1 })
+  t.strictSame(await count.data(), Float32Array.of(100_000))
+})
+
 t.test('slices, reshapes and layouts are over the same memory', async (t) => {
   using device = Device.open('cpu')
   const x = device.tensor([1, 2, 3, 4], [2, 2])
