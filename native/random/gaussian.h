@@ -11,8 +11,8 @@
 //
 //   u = (w[4p + 1] * 2^21 + (w[4p] >> 11) + 1) / 2^53                  in (0, 1], never 0
 //   r = (w[4p + 3] mod 2^30) / 2^30 + (w[4p + 2] >> 9) / 2^53 - 1/2    in [-1/2, 1/2)
-//   (x, y) = sqrt(-2 ln u) (cos(pi r / 2), sin(pi r / 2)), exchanged if bit 30 of w[4p + 3] is set, negated if bit 31 is
-//   z = x if v is even, else y
+//   (x, y) = sqrt(-2 ln u) (cos(pi r / 2), sin(pi r / 2)), exchanged if bit 30 of w[4p + 3] is set, negated if bit 31
+//   is z = x if v is even, else y
 //
 // which is Box-Muller with 53 bits under the radius, so |z| <= sqrt(106 ln 2) = 8.5717, and 55 under the angle. So an
 // element is the same in whatever range, thread or shard it is drawn. The vector kernels use no fused multiply-add

@@ -9,6 +9,14 @@ namespace dp_moe::DP_MOE_ISA {
 
 extern const MatrixKernels matrixKernels;
 extern const NormKernels normKernels;
+extern const RowKernels rowKernels;
+extern const ElementwiseKernels elementwiseKernels;
+extern const MaskKernels maskKernels;
+extern const NormalisationKernels normalisationKernels;
+extern const AttentionKernels attentionKernels;
+extern const RoutingKernels routingKernels;
+extern const LossKernels lossKernels;
+extern const UpdateKernels updateKernels;
 
 const KernelTable& kernelTable() {
   static const KernelTable table = {
@@ -16,6 +24,14 @@ const KernelTable& kernelTable() {
       .vectorWidth = W,
       .matrix = matrixKernels,
       .norms = normKernels,
+      .rows = rowKernels,
+      .elementwise = elementwiseKernels,
+      .masks = maskKernels,
+      .normalisation = normalisationKernels,
+      .attention = attentionKernels,
+      .routing = routingKernels,
+      .losses = lossKernels,
+      .updates = updateKernels,
   };
   return table;
 }
