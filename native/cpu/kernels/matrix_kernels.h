@@ -25,11 +25,12 @@ struct ProductBlock {
 };
 
 /// A block of a sum of outer products: c [p, d] (+=) sum over i < rows of scale[i] * dy[dyRows[i], :]' x[xRows[i], :].
+/// Row lists left null stand for 0, 1, 2, ...
 struct OuterBlock {
   const float* dy;        // at the block's first column
   const float* x;         // at the block's first column
-  const int32_t* dyRows;  // [rows]
-  const int32_t* xRows;   // [rows]
+  const int32_t* dyRows;  // null, or [rows]
+  const int32_t* xRows;   // null, or [rows]
   const float* scale;     // null, or [rows]
   float* c;               // row stride cStride
   float* scratch;         // outerScratch(p, d) floats

@@ -1,0 +1,20 @@
+#include "kernels/matrix.h"
+
+#include "kernels/matrix_tile.h"
+
+namespace dp_moe::DP_MOE_ISA {
+
+extern const MatrixKernels matrixKernels;
+const MatrixKernels matrixKernels = {
+    .panelColumns = panelWidth,
+    .packWeight = packWeight,
+    .packedSize = productPackedSize,
+    .productScratch = productScratch,
+    .product = product,
+    .outerScratch = outerScratch,
+    .outer = outer,
+    .addTiles = addTiles,
+    .addRows = addRows,
+};
+
+}  // namespace dp_moe::DP_MOE_ISA

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "kernels/matrix_kernels.h"
+
+namespace dp_moe::DP_MOE_ISA {
+
+void product(const ProductBlock&);
+int64_t productScratch(int64_t rows, int64_t columns);
+int64_t productPackedSize(int64_t k, int64_t columns);
+void packWeight(const float* weight, int64_t k, int64_t n, bool transposed, int64_t first, int64_t columns,
+                float* packed);
+
+void outer(const OuterBlock&);
+int64_t outerScratch(int64_t p, int64_t d);
+void addTiles(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
+              int64_t cStride);
+void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
+             int64_t stride);
+
+}  // namespace dp_moe::DP_MOE_ISA

@@ -1,0 +1,164 @@
+#include "kernels/matrix.h"
+#include "kernels/matrix_tile.h"
+
+// c [p, d] (+=) sum over rows of scale * dy' x: the weight gradient, and the tile of one segment.
+//
+// Rows are taken in order, in chunks of a fixed size; a chunk's sum is one chain of fma per element, added to c when
+// the chunk ends (short chains keep the rounding error of long sums small). Both operands are copied into panels:
+// dy by tiles of rows of c, x by panels of columns; the scale is applied to one of them on the way.
+
+namespace dp_moe::DP_MOE_ISA {
+
+namespace {
+
+constexpr int64_t chunkRows = 256;
+constexpr int64_t copyRows = 32;  // source rows that stay in the first-level cache while all panels take their part
+constexpr int64_t tileStride = chunkRows * tileRowsWide + 2 * W;  // copies write whole vectors: room for the last one
+
+DP_MOE_INLINE int64_t rowAt(const int32_t* rows, int64_t i) { return rows == nullptr ? i : rows[i]; }
+
+/// dy's columns [first, first + rows of the tile) of source rows [begin, end), `width` floats per row of the tile.
+DP_MOE_INLINE void copyTile(const OuterBlock& block, int64_t chunk, int64_t begin, int64_t end, int64_t first,
+                            int64_t width, float* tile) {
+  for (int64_t i = begin; i < end; ++i) {
+    const float* source = block.dy + rowAt(block.dyRows, chunk + i) * block.dyStride + first;
+    const vf scale = broadcast(block.scaleDy && block.scale != nullptr ? block.scale[chunk + i] : 1.0f);
+    for (int64_t column = 0; column < width; column += W) {
+      const int64_t left = block.p - first - column;
+      const vf value = left >= W ? load(source + column) : loadPartial(source + column, left);
+      store(tile + i * width + column, value * scale);
+    }
+  }
+}
+
+DP_MOE_INLINE void copyPanel(const OuterBlock& block, int64_t chunk, int64_t begin, int64_t end, int64_t first,
+                             float* panel) {
+  const int64_t left = block.d - first;
+  for (int64_t i = begin; i < end; ++i) {
+    const float* source = block.x + rowAt(block.xRows, chunk + i) * block.xStride + first;
+    const vf scale = broadcast(!block.scaleDy && block.scale != nullptr ? block.scale[chunk + i] : 1.0f);
+    if (left >= panelWidth) {
+      store(panel + i * panelWidth, load(source) * scale);
+      store(panel + i * panelWidth + W, load(source + W) * scale);
+    } else {
+      store(panel + i * panelWidth, loadPartial(source, left < W ? left : W) * scale);
+      store(panel + i * panelWidth + W, loadPartial(source + W, left > W ? left - W : 0) * scale);
+    }
+  }
+}
+
+template <int rows>
+DP_MOE_INLINE void addTile(const float* tile, const float* panel, int64_t depth, float* c, int64_t stride,
+                           int64_t columns, bool accumulate) {
+  vf sum[rows][2] = {};
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < depth; ++k) {
+    const vf b0 = load(panel), b1 = load(panel + W);
+    panel += panelWidth;
+    for (int r = 0; r < rows; ++r) {
+      const vf a = broadcast(tile[r]);
+      sum[r][0] = fma(a, b0, sum[r][0]);
+      sum[r][1] = fma(a, b1, sum[r][1]);
+    }
+    tile += rows;
+  }
+  const int64_t low = columns < W ? columns : W, high = columns > W ? columns - W : 0;
+  if (columns >= panelWidth) {
+    for (int r = 0; r < rows; ++r) {
+      float* at = c + r * stride;
+      store(at, accumulate ? load(at) + sum[r][0] : sum[r][0]);
+      store(at + W, accumulate ? load(at + W) + sum[r][1] : sum[r][1]);
+    }
+  } else {
+    for (int r = 0; r < rows; ++r) {
+      float* at = c + r * stride;
+      storePartial(at, accumulate ? loadPartial(at, low) + sum[r][0] : sum[r][0], low);
+      if (high > 0) storePartial(at + W, accumulate ? loadPartial(at + W, high) + sum[r][1] : sum[r][1], high);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t outerScratch(int64_t p, int64_t d) {
+  return tileCount(p, tileRowsWide) * tileStride + tileCount(d, panelWidth) * chunkRows * panelWidth;
+}
+
+void outer(const OuterBlock& block) {
+  const int64_t tiles = tileCount(block.p, tileRowsWide);
+  const int64_t panels = tileCount(block.d, panelWidth);
+  float* packedDy = block.scratch;
+  float* packedX = block.scratch + tiles * tileStride;
+  // A sum of no rows is zero: one chunk of no rows writes it.
+  for (int64_t chunk = 0; chunk < block.rows || chunk == 0; chunk += chunkRows) {
+    const int64_t depth = block.rows - chunk < chunkRows ? block.rows - chunk : chunkRows;
+    for (int64_t begin = 0; begin < depth; begin += copyRows) {
+      const int64_t end = begin + copyRows < depth ? begin + copyRows : depth;
+      for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
+        const int64_t width = (block.p - first) / (tiles - tile);
+        copyTile(block, chunk, begin, end, first, width, packedDy + tile * tileStride);
+        first += width;
+      }
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        copyPanel(block, chunk, begin, end, panel * panelWidth, packedX + panel * chunkRows * panelWidth);
+      }
+    }
+    const bool accumulate = block.accumulate || chunk > 0;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = panel * panelWidth;
+      const int64_t columns = block.d - column < panelWidth ? block.d - column : panelWidth;
+      for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
+        const int64_t width = (block.p - first) / (tiles - tile);
+        withRows<tileRowsWide>(width, [&]<int rows>() {
+          addTile<rows>(packedDy + tile * tileStride, packedX + panel * chunkRows * panelWidth, depth,
+                        block.c + first * block.cStride + column, block.cStride, columns, accumulate);
+        });
+        first += width;
+      }
+    }
+  }
+}
+
+void addTiles(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
+              int64_t cStride) {
+  constexpr int64_t together = 4;  // streams at a time, while the block of c stays in cache
+  for (int64_t first = 0; first < count; first += together) {
+    const int64_t end = first + together < count ? first + together : count;
+    for (int64_t row = 0; row < p; ++row) {
+      for (int64_t column = 0; column < d; column += W) {
+        const int64_t at = row * cStride + column;
+        const int64_t valid = d - column < W ? d - column : W;
+        vf sum = loadPartial(c + at, valid);
+        for (int64_t t = first; t < end; ++t) sum = fma(broadcast(scale[t]), loadPartial(tiles[t] + at, valid), sum);
+        storePartial(c + at, sum, valid);
+      }
+    }
+  }
+}
+
+void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
+             int64_t stride) {
+  constexpr int vectors = 4;
+  for (int64_t chunk = 0; chunk < rows; chunk += chunkRows) {
+    const int64_t end = chunk + chunkRows < rows ? chunk + chunkRows : rows;
+    for (int64_t first = 0; first < p; first += vectors * W) {
+      int64_t valid[vectors];
+      vf sum[vectors] = {};
+      for (int v = 0; v < vectors; ++v) {
+        const int64_t left = p - first - v * W;
+        valid[v] = left < 0 ? 0 : left < W ? left : W;
+      }
+      for (int64_t i = chunk; i < end; ++i) {
+        const float* source = dy + dyRows[i] * stride + first;
+        const vf factor = broadcast(scale == nullptr ? 1.0f : scale[i]);
+        for (int v = 0; v < vectors; ++v) sum[v] = fma(factor, loadPartial(source + v * W, valid[v]), sum[v]);
+      }
+      for (int v = 0; v < vectors; ++v) {
+        float* at = gradient + first + v * W;
+        storePartial(at, loadPartial(at, valid[v]) + sum[v], valid[v]);
+      }
+    }
+  }
+}
+
+}  // namespace dp_moe::DP_MOE_ISA
