@@ -2,7 +2,8 @@ import { composeBlocks, DIRECT, ONE_BLOCK, planBlocks } from './blocks.js'
 import { HockeyStick } from './hockey-stick.js'
 import type { Cumulants } from './log-moment.js'
 import { type CountedLattice, compose } from './self-convolution.js'
-import { type CountedPair, TruncatedLoss } from './truncated-loss.js'
+import { type CountedLoss, TruncatedLoss } from './truncated-loss.js'
+import { TwoPointLoss } from './two-point-loss.js'
 
 /** Two numbers between which the true one lies. */
 export interface Bracket {
@@ -29,14 +30,23 @@ const ERROR_PER_RELEASE = 3e-14
  * brought below the tolerance by refining the lattice.
  */
 export class Composition {
-  readonly #pairs: readonly CountedPair[]
+  readonly #losses: readonly CountedLoss[]
   readonly #releases: number
   readonly #tolerance: number
+  /** Probability of an infinite loss, and log of the probability that no loss left out of #losses is infinite. */
+  readonly #infinite: number
+  readonly #apart: number
 
   /** @param tolerance relative width of a bracket to reach. */
-  constructor(pairs: readonly CountedPair[], tolerance: number) {
-    this.#pairs = pairs.filter(({ count }) => count > 0)
-    this.#releases = this.#pairs.reduce((sum, { count }) => sum + count, 0)
+  constructor(losses: readonly CountedLoss[], tolerance: number) {
+    // A guarantee with epsilon = 0 only has an infinite loss, which is counted apart.
+    this.#losses = losses.filter(
+      ({ model, count }) => count > 0 && !(model instanceof TwoPointLoss && model.highest === 0),
+    )
+    const finite = losses.reduce((sum, { model, count }) => sum + count * Math.log1p(-model.infinite), 0)
+    this.#infinite = -Math.expm1(finite)
+    this.#apart = finite - this.#losses.reduce((sum, { model, count }) => sum + count * Math.log1p(-model.infinite), 0)
+    this.#releases = this.#losses.reduce((sum, { count }) => sum + count, 0)
     this.#tolerance = tolerance
   }
 
@@ -46,9 +56,13 @@ export class Composition {
    * @param floor an epsilon below which the exact value does not matter: the search stops once it is known to be there.
    */
   epsilon(delta: number, floor = 0): Bracket {
+    if (delta < this.#infinite) return { lower: Number.POSITIVE_INFINITY, upper: Number.POSITIVE_INFINITY }
     if (this.#releases === 0) return { lower: 0, upper: 0 }
-    const loss = this.#truncated(delta)
-    const target = -Math.log(delta)
+    // Rounding of the difference may make it zero or less: then nothing finite is promised.
+    const left = delta - this.#infinite
+    if (!(left > 1e-12 * delta)) return { lower: 0, upper: Number.POSITIVE_INFINITY }
+    const loss = this.#truncated(left)
+    const target = -Math.log(left)
     let theta = loss.solve((at, order) => -logDelta(at, order) - target, Math.sqrt(2 * target))
     let resolution = this.#firstResolution(loss, theta) * (floor > 0 ? 0.25 : 1)
     let best: Bracket = { lower: 0, upper: Number.POSITIVE_INFINITY }
@@ -82,9 +96,10 @@ export class Composition {
 
   /** delta for this epsilon. */
   delta(epsilon: number): Bracket {
-    if (this.#releases === 0) return { lower: 0, upper: 0 }
-    let loss = new TruncatedLoss(this.#pairs, UNSEEN)
-    if (epsilon >= loss.highest) return { lower: 0, upper: Math.min(1, UNSEEN * this.#releases) }
+    if (this.#releases === 0) return { lower: this.#infinite, upper: this.#infinite }
+    let loss = new TruncatedLoss(this.#losses, UNSEEN)
+    if (epsilon >= loss.highest)
+      return { lower: this.#infinite, upper: Math.min(1, this.#infinite + UNSEEN * this.#releases) }
     let theta = loss.solve(({ mean }) => mean - epsilon, 1)
     let guess = Math.max(1e-290, Math.exp(logDelta(loss.cumulants(theta), theta)))
     loss = this.#truncated(guess)
@@ -104,8 +119,8 @@ export class Composition {
       const gap = best.upper - best.lower
       const allowed = this.#tolerance * best.upper
       if (gap <= allowed || best.upper < 1e-290) break
-      if (attempt < 3 && best.upper < 0.3 * guess) {
-        guess = Math.max(1e-290, best.lower, 1e-3 * best.upper)
+      if (attempt < 3 && best.upper - this.#infinite < 0.3 * guess) {
+        guess = Math.max(1e-290, best.lower - this.#infinite, 1e-3 * (best.upper - this.#infinite))
         loss = this.#truncated(guess)
         theta = loss.solve(({ mean }) => mean - epsilon, 1)
       } else {
@@ -117,7 +132,7 @@ export class Composition {
 
   /** All losses, with so little cut off that delta changes by a small part of the tolerance. */
   #truncated(delta: number): TruncatedLoss {
-    return new TruncatedLoss(this.#pairs, (delta * CUT_OFF * this.#tolerance) / this.#releases)
+    return new TruncatedLoss(this.#losses, (delta * CUT_OFF * this.#tolerance) / this.#releases)
   }
 
   /**
@@ -150,7 +165,7 @@ export class Composition {
     let [logScale, error, finite] = [0, 0, 0]
     for (const part of parts) {
       const plan = inBlocks ? planBlocks(part.count) : ONE_BLOCK
-      const lattice = part.lattice(theta, interval / plan.factor ** plan.levels, 1 / resolution)
+      const lattice = part.model.lattice(theta, interval / plan.factor ** plan.levels, 1 / resolution)
       finite += part.count * Math.log1p(-lattice.infinite)
       const blocked = composeBlocks(lattice, part.count, plan, theta, outside)
       if (!blocked) return undefined
@@ -161,7 +176,7 @@ export class Composition {
     const composed = compose(merged, theta, outside)
     if (!composed) return undefined
     const allowance = {
-      infinite: -Math.expm1(finite),
+      infinite: { upper: Math.max(this.#infinite, -Math.expm1(finite + this.#apart)), lower: this.#infinite },
       error: error + composed.error,
       relative: ERROR_PER_RELEASE * this.#releases,
       logScale,

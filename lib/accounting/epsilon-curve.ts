@@ -1,5 +1,6 @@
 import type { AccountantName } from './accountant.js'
-import { type DpEvent, type NeighboringRelation, selfComposed } from './events.js'
+import { selfComposed } from './event-builders.js'
+import type { DpEvent, NeighboringRelation } from './events.js'
 import { requireCount, requireDelta } from './numbers.js'
 import { createAccountant } from './solve.js'
 

@@ -1,5 +1,5 @@
-import { invalid, OutOfRangeError } from '../errors.js'
-import { requireCount, requireNoiseMultiplier, requireSampleRate } from './numbers.js'
+import { OutOfRangeError } from '../errors.js'
+import { requireCount } from './numbers.js'
 
 /**
  * Which data sets count as neighbours. The noise's standard deviation is noiseMultiplier * C for all three.
@@ -27,6 +27,50 @@ export interface PoissonSampledEvent {
   readonly event: DpEvent
 }
 
+/**
+ * `event` on a Poisson-sampled batch of which at most `maxBatchSize` units, chosen at random, are kept: a batch of bounded
+ * size, at a price, because a unit may push another one out.
+ */
+export interface TruncatedPoissonSampledEvent {
+  readonly type: 'truncated-poisson-sampled'
+  readonly sampleRate: number
+  readonly datasetSize: number
+  readonly maxBatchSize: number
+  readonly event: DpEvent
+}
+
+/** `event` on `batchSize` of the `datasetSize` units, drawn without replacement. Relation replace-one only. */
+export interface FixedSizeSampledEvent {
+  readonly type: 'fixed-size-sampled'
+  readonly datasetSize: number
+  readonly batchSize: number
+  readonly event: DpEvent
+}
+
+/**
+ * A sum that the unit moves by a random multiple of C, sensitivities[i] with probability probabilities[i], plus noise of
+ * standard deviation noiseMultiplier * C: for one, a user whose examples enter a batch independently.
+ */
+export interface MixtureOfGaussiansEvent {
+  readonly type: 'mixture-of-gaussians'
+  readonly noiseMultiplier: number
+  readonly sensitivities: readonly number[]
+  readonly probabilities: readonly number[]
+}
+
+/** Any rho-zCDP mechanism: Renyi divergence at most rho alpha at every order alpha. */
+export interface ZcdpEvent {
+  readonly type: 'zcdp'
+  readonly rho: number
+}
+
+/** Any (epsilon, delta)-DP mechanism. */
+export interface EpsilonDeltaEvent {
+  readonly type: 'epsilon-delta'
+  readonly epsilon: number
+  readonly delta: number
+}
+
 /** `event`, `count` times, each time with fresh randomness; later ones may depend on earlier results. */
 export interface SelfComposedEvent {
   readonly type: 'self-composed'
@@ -41,35 +85,16 @@ export interface ComposedEvent {
 }
 
 /** What was done to the data, as plain data: survives JSON, carries no code. */
-export type DpEvent = GaussianEvent | PoissonSampledEvent | SelfComposedEvent | ComposedEvent
-
-/** @throws OutOfRangeError when noiseMultiplier is not in [0.01, 1e6]. */
-export function gaussian(noiseMultiplier: number): GaussianEvent {
-  return { type: 'gaussian', noiseMultiplier: requireNoiseMultiplier(noiseMultiplier) }
-}
-
-/** @throws OutOfRangeError when sampleRate is not in [0, 1]. */
-export function poissonSampled(sampleRate: number, event: DpEvent): PoissonSampledEvent {
-  return { type: 'poisson-sampled', sampleRate: requireSampleRate(sampleRate), event }
-}
-
-/** @throws OutOfRangeError when count is not a whole number in [0, 1e9]. */
-export function selfComposed(count: number, event: DpEvent): SelfComposedEvent {
-  return { type: 'self-composed', count: requireCount(count), event }
-}
-
-export function composed(...events: readonly DpEvent[]): ComposedEvent {
-  return { type: 'composed', events }
-}
-
-/**
- * DP-SGD: `steps` Gaussian releases, each on a Poisson-sampled batch.
- *
- * @throws OutOfRangeError when an argument is outside its range.
- */
-export function dpSgd(noiseMultiplier: number, sampleRate: number, steps: number): SelfComposedEvent {
-  return selfComposed(steps, poissonSampled(sampleRate, gaussian(noiseMultiplier)))
-}
+export type DpEvent =
+  | GaussianEvent
+  | PoissonSampledEvent
+  | TruncatedPoissonSampledEvent
+  | FixedSizeSampledEvent
+  | MixtureOfGaussiansEvent
+  | ZcdpEvent
+  | EpsilonDeltaEvent
+  | SelfComposedEvent
+  | ComposedEvent
 
 /** An event that is no composition, and how often it happened. */
 export interface CountedEvent {
@@ -100,9 +125,4 @@ export function requireRelation(relation: NeighboringRelation): NeighboringRelat
 /** The error for an event that an accountant cannot handle; nothing is ever approximated silently. */
 export function unsupportedEvent(accountant: string, event: { readonly type: string }, reason: string): RangeError {
   return new OutOfRangeError('event', `an event that the ${accountant} accountant can handle (${reason})`, event.type)
-}
-
-/** One sentence for an event that is not an event at all. */
-export function unknownEvent(event: unknown): TypeError {
-  return new TypeError(invalid('event', 'a privacy event with a known type', JSON.stringify(event)))
 }

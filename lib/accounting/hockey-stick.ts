@@ -2,8 +2,8 @@ import type { Composed, Dense } from './self-convolution.js'
 
 /** What a hockey-stick curve has to allow for. */
 export interface Allowance {
-  /** Added to delta from above: mass whose loss counts as infinite. */
-  readonly infinite: number
+  /** Mass whose loss counts as infinite from above, and mass whose loss is infinite by nature. */
+  readonly infinite: { readonly upper: number; readonly lower: number }
   /** Bound on the error in total variation under the tilted measure. */
   readonly error: number
   /** Bound on the relative error of every mass. */
@@ -30,7 +30,7 @@ export class HockeyStick {
     this.#interval = composed.interval
     this.lowest = composed.origin + this.#dense.first * composed.interval
     this.#logScale = this.#dense.logScale + allowance.logScale + sign * allowance.relative
-    this.#infinite = bound === 'upper' ? allowance.infinite : 0
+    this.#infinite = allowance.infinite[bound]
     // A tilted mass at loss S adds (1 - e^(eps - S)) e^(-theta S) to delta, at most e^(-theta eps) / (e theta).
     this.#error = sign * allowance.error * Math.min(1, 1 / (Math.E * this.#theta))
   }

@@ -1,19 +1,31 @@
 export type { Accountant, AccountantName, DeltaBounds, EpsilonBounds } from './accountant.js'
 export { EpsilonCurve, type EpsilonCurveOptions } from './epsilon-curve.js'
 export {
+  composed,
+  dpSgd,
+  epsilonDelta,
+  fixedSizeSampled,
+  gaussian,
+  mixtureOfGaussians,
+  poissonSampled,
+  selfComposed,
+  truncatedPoissonSampled,
+  zcdp,
+} from './event-builders.js'
+export {
   type ComposedEvent,
   type CountedEvent,
-  composed,
   type DpEvent,
-  dpSgd,
+  type EpsilonDeltaEvent,
+  type FixedSizeSampledEvent,
   type GaussianEvent,
-  gaussian,
+  type MixtureOfGaussiansEvent,
   NEIGHBORING_RELATIONS,
   type NeighboringRelation,
   type PoissonSampledEvent,
-  poissonSampled,
   type SelfComposedEvent,
-  selfComposed,
+  type TruncatedPoissonSampledEvent,
+  type ZcdpEvent,
 } from './events.js'
 export { PldAccountant, type PldOptions } from './pld.js'
 export { RdpAccountant, type RdpOptions } from './rdp.js'

@@ -11,33 +11,31 @@ export interface Cumulants {
   readonly variance: number
 }
 
+/** A measure on losses, as atoms. */
+export interface LossAtoms {
+  readonly losses: Float64Array
+  readonly masses: Float64Array
+}
+
 /**
- * The loss of one release on [low, high], as quadrature atoms: a cheap, accurate stand-in for choosing the tilt, the
+ * The loss of one release for x in [low, high], as quadrature atoms: a cheap, accurate stand-in for choosing the tilt, the
  * window and the lattice. No bound rests on it.
  */
-export class LossAtoms {
-  readonly #losses: Float64Array
-  readonly #masses: Float64Array
-
-  constructor(pair: MixturePair, low: number, high: number) {
-    const panels = Math.max(1, Math.ceil((high - low) / (0.5 * pair.scale)))
-    const half = (high - low) / panels / 2
-    const order = RULE.nodes.length
-    this.#losses = new Float64Array(panels * order)
-    this.#masses = new Float64Array(panels * order)
-    for (let panel = 0; panel < panels; panel++) {
-      const middle = low + (2 * panel + 1) * half
-      for (let k = 0; k < order; k++) {
-        const x = middle + half * RULE.nodes[k]!
-        this.#losses[panel * order + k] = pair.loss(x)
-        this.#masses[panel * order + k] = RULE.weights[k]! * half * pair.density(x)
-      }
+export function lossAtoms(pair: MixturePair, low: number, high: number): LossAtoms {
+  const panels = Math.max(1, Math.ceil((high - low) / (0.5 * pair.scale)))
+  const half = (high - low) / panels / 2
+  const order = RULE.nodes.length
+  const losses = new Float64Array(panels * order)
+  const masses = new Float64Array(panels * order)
+  for (let panel = 0; panel < panels; panel++) {
+    const middle = low + (2 * panel + 1) * half
+    for (let k = 0; k < order; k++) {
+      const x = middle + half * RULE.nodes[k]!
+      losses[panel * order + k] = pair.loss(x)
+      masses[panel * order + k] = RULE.weights[k]! * half * pair.density(x)
     }
   }
-
-  cumulants(theta: number): Cumulants {
-    return cumulants(this.#losses, this.#masses, theta)
-  }
+  return { losses, masses }
 }
 
 /** log of the moment of e^L of order theta, of a measure given as atoms. */

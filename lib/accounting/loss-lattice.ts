@@ -11,6 +11,8 @@ export interface LatticeOptions {
   readonly centre: number
   /** Cells never grow wider than this. */
   readonly widest: number
+  /** Some loss that is to be a lattice point; by default the one that fits best. */
+  readonly origin?: number
 }
 
 /**
@@ -44,7 +46,7 @@ export interface LossLattice {
 export function discretise(pair: MixturePair, low: number, high: number, options: LatticeOptions): LossLattice {
   const h = options.interval
   const edgeBin = heaviestEnd(pair, low, high, h)
-  const { origin } = edgeBin
+  const origin = options.origin ?? edgeBin.origin
   const indices = knots(pair.loss(low) - origin, pair.loss(high) - origin, options.centre - origin, options)
   const count = indices.length
   const upper = new Float64Array(count)

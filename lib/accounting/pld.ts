@@ -1,10 +1,10 @@
 import { OutOfRangeError } from '../errors.js'
 import { type Accountant, type DeltaBounds, type EpsilonBounds, EventLog } from './accountant.js'
 import { type Bracket, Composition } from './composition.js'
-import { dominatingPairs } from './dominating-pairs.js'
+import { directedLosses } from './directed-losses.js'
 import type { CountedEvent, DpEvent, NeighboringRelation } from './events.js'
 import { requireCount, requireDelta, requireEpsilon } from './numbers.js'
-import type { CountedPair } from './truncated-loss.js'
+import type { CountedLoss } from './truncated-loss.js'
 
 export interface PldOptions {
   /** Default 'zero-out'. */
@@ -54,7 +54,7 @@ export class PldAccountant implements Accountant {
   }
 
   compose(event: DpEvent, count = 1): this {
-    this.#log.add(event, requireCount(count), (part) => dominatingPairs(part, this.relation))
+    this.#log.add(event, requireCount(count), (part) => directedLosses(part, this.relation, 'pld'))
     this.#answers.clear()
     return this
   }
@@ -74,15 +74,15 @@ export class PldAccountant implements Accountant {
   #answer(question: string, ask: (composition: Composition, floor?: number) => Bracket): Bracket {
     const known = this.#answers.get(question)
     if (known) return known
-    const remove: CountedPair[] = []
-    const add: CountedPair[] = []
+    const remove: CountedLoss[] = []
+    const add: CountedLoss[] = []
     for (const { event, count } of this.events) {
-      const pairs = dominatingPairs(event, this.relation)
-      if (!pairs) continue
-      remove.push({ pair: pairs.remove, count })
-      add.push({ pair: pairs.add ?? pairs.remove, count })
+      const losses = directedLosses(event, this.relation, 'pld')
+      if (!losses) continue
+      remove.push({ model: losses.remove, count })
+      add.push({ model: losses.add ?? losses.remove, count })
     }
-    const symmetric = add.every(({ pair }, i) => pair === remove[i]!.pair)
+    const symmetric = add.every(({ model }, i) => model === remove[i]!.model)
     let answer = ask(new Composition(remove, this.tolerance))
     if (!symmetric) {
       const other = ask(new Composition(add, this.tolerance), answer.lower)

@@ -1,9 +1,8 @@
 import { type Accountant, type DeltaBounds, type EpsilonBounds, EventLog } from './accountant.js'
-import { dominatingPairs } from './dominating-pairs.js'
+import { directedLosses } from './directed-losses.js'
 import type { CountedEvent, DpEvent, NeighboringRelation } from './events.js'
-import type { MixturePair } from './mixture-pair.js'
+import type { LossModel } from './loss-model.js'
 import { requireCount, requireDelta, requireEpsilon } from './numbers.js'
-import { logMoment } from './renyi.js'
 
 export interface RdpOptions {
   /** Default 'zero-out'. */
@@ -25,8 +24,8 @@ const GRID = 48
 export class RdpAccountant implements Accountant {
   readonly name = 'rdp'
   readonly #log: EventLog
-  readonly #moments = new Map<MixturePair, Map<number, number>>()
-  readonly #pairs = new Map<string, readonly MixturePair[]>()
+  readonly #moments = new Map<LossModel, Map<number, number>>()
+  readonly #losses = new Map<string, readonly LossModel[]>()
 
   constructor(options: RdpOptions = {}) {
     this.#log = new EventLog(options.relation)
@@ -51,21 +50,22 @@ export class RdpAccountant implements Accountant {
   rdp(alpha: number): number {
     let [remove, add] = [0, 0]
     for (const { event, count } of this.events) {
-      const pairs = this.#directions(event)
-      if (pairs.length === 0) continue
-      const first = count * this.#logMoment(pairs[0]!, alpha)
+      const losses = this.#directions(event)
+      if (losses.length === 0) continue
+      const first = count * this.#logMoment(losses[0]!, alpha)
       remove += first
-      add += pairs[1] ? count * this.#logMoment(pairs[1], alpha) : first
+      add += losses[1] ? count * this.#logMoment(losses[1], alpha) : first
     }
     return Math.max(remove, add, 0) / (alpha - 1)
   }
 
   epsilon(delta: number): EpsilonBounds {
     requireDelta(delta)
+    const rest = -Math.expm1(Math.log1p(-delta) - this.#logFinite())
     const least = this.#minimise((alpha, divergence) => {
-      return divergence + Math.log1p(-1 / alpha) - Math.log(delta * alpha) / (alpha - 1)
+      return divergence + Math.log1p(-1 / alpha) - Math.log(rest * alpha) / (alpha - 1)
     })
-    const epsilon = this.#isEmpty() ? 0 : Math.max(0, least)
+    const epsilon = this.#isEmpty() ? 0 : rest > 0 ? Math.max(0, least) : Number.POSITIVE_INFINITY
     return { epsilon, lowerBound: 0, upperBound: epsilon }
   }
 
@@ -74,34 +74,43 @@ export class RdpAccountant implements Accountant {
     const least = this.#minimise((alpha, divergence) => {
       return (alpha - 1) * (divergence - epsilon + Math.log1p(-1 / alpha)) - Math.log(alpha)
     })
-    const delta = this.#isEmpty() ? 0 : Math.min(1, Math.exp(least))
+    const finite = Math.min(1, Math.exp(least))
+    const delta = this.#isEmpty() ? 0 : finite - (1 - finite) * Math.expm1(this.#logFinite())
     return { delta, lowerBound: 0, upperBound: delta }
+  }
+
+  /** log of the probability that no loss is infinite by nature. */
+  #logFinite(): number {
+    return this.events.reduce((sum, { event, count }) => {
+      const loss = this.#directions(event)[0]
+      return loss ? sum + count * Math.log1p(-loss.infinite) : sum
+    }, 0)
   }
 
   #isEmpty(): boolean {
     return this.events.every(({ event }) => this.#directions(event).length === 0)
   }
 
-  #directions(event: DpEvent): readonly MixturePair[] {
+  #directions(event: DpEvent): readonly LossModel[] {
     const key = JSON.stringify(event)
-    let pairs = this.#pairs.get(key)
-    if (!pairs) {
-      const found = dominatingPairs(event, this.relation)
-      pairs = found ? (found.add ? [found.remove, found.add] : [found.remove]) : []
-      this.#pairs.set(key, pairs)
+    let losses = this.#losses.get(key)
+    if (!losses) {
+      const found = directedLosses(event, this.relation, 'rdp')
+      losses = found ? (found.add ? [found.remove, found.add] : [found.remove]) : []
+      this.#losses.set(key, losses)
     }
-    return pairs
+    return losses
   }
 
-  #logMoment(pair: MixturePair, alpha: number): number {
-    let moments = this.#moments.get(pair)
+  #logMoment(loss: LossModel, alpha: number): number {
+    let moments = this.#moments.get(loss)
     if (!moments) {
       moments = new Map()
-      this.#moments.set(pair, moments)
+      this.#moments.set(loss, moments)
     }
     let moment = moments.get(alpha)
     if (moment === undefined) {
-      moment = logMoment(pair, alpha)
+      moment = loss.logMoment(alpha)
       moments.set(alpha, moment)
     }
     return moment
@@ -133,6 +142,7 @@ export class RdpAccountant implements Accountant {
     let [atC, atD] = [at(c), at(d)]
     for (let i = 0; i < 20; i++) {
       best = Math.min(best, atC, atD)
+      centre = atC <= atD ? c : d
       if (atC <= atD) {
         ;[b, d, atD] = [d, c, atC]
         c = b - ratio * (b - a)
@@ -143,6 +153,10 @@ export class RdpAccountant implements Accountant {
         atD = at(d)
       }
     }
+    // Bounds that are only known at integers have corners there.
+    const alpha = 1 + Math.exp(centre)
+    if (alpha < 1e6)
+      for (const order of [Math.floor(alpha), Math.ceil(alpha)]) best = Math.min(best, at(Math.log(order - 1)))
     return best
   }
 }

@@ -1,6 +1,7 @@
 import { OutOfRangeError } from '../errors.js'
 import type { Accountant, AccountantName } from './accountant.js'
-import { dpSgd, type NeighboringRelation } from './events.js'
+import { dpSgd } from './event-builders.js'
+import type { NeighboringRelation } from './events.js'
 import {
   MAX_COUNT,
   MAX_NOISE_MULTIPLIER,

@@ -1,25 +1,30 @@
 import { DIRECT } from './blocks.js'
-import { type Cumulants, LossAtoms } from './log-moment.js'
-import { discretise, type LossLattice } from './loss-lattice.js'
-import type { MixturePair } from './mixture-pair.js'
+import type { Cumulants } from './log-moment.js'
+import type { LossModel, TruncatedModel } from './loss-model.js'
 
-/** A pair and how often its loss is drawn. */
-export interface CountedPair {
-  readonly pair: MixturePair
+/** A loss and how often it is drawn. */
+export interface CountedLoss {
+  readonly model: LossModel
   readonly count: number
 }
 
-/** The losses of all pairs, with `tail` mass cut off at either end of each. */
+/** One of the losses of a composition, cut off at both ends. */
+export interface TruncatedPart {
+  readonly model: TruncatedModel
+  readonly count: number
+}
+
+/** All losses of a composition, with `tail` mass cut off at either end of each. */
 export class TruncatedLoss {
   readonly parts: readonly TruncatedPart[]
 
-  constructor(pairs: readonly CountedPair[], tail: number) {
-    this.parts = pairs.map(({ pair, count }) => new TruncatedPart(pair, count, tail))
+  constructor(losses: readonly CountedLoss[], tail: number) {
+    this.parts = losses.map(({ model, count }) => ({ model: model.truncate(tail), count }))
   }
 
   /** The largest sum of losses that was not cut off. */
   get highest(): number {
-    return this.parts.reduce((sum, part) => sum + part.count * part.highest, 0)
+    return this.parts.reduce((sum, part) => sum + part.count * part.model.highest, 0)
   }
 
   /**
@@ -27,8 +32,8 @@ export class TruncatedLoss {
    * as wide as the largest loss, the last as DIRECT draws.
    */
   blockPoints(theta: number): number {
-    const widths = this.parts.map(({ atoms, highest, lowest }) => {
-      return (highest - lowest) / Math.sqrt(atoms.cumulants(theta).variance)
+    const widths = this.parts.map(({ model }) => {
+      return (model.highest - model.lowest) / Math.sqrt(model.cumulants(theta).variance)
     })
     return Math.max(15 * Math.sqrt(DIRECT), ...widths)
   }
@@ -36,8 +41,8 @@ export class TruncatedLoss {
   /** Cumulants of the sum of all losses. */
   cumulants(theta: number): Cumulants {
     let [value, mean, variance] = [0, 0, 0]
-    for (const { atoms, count } of this.parts) {
-      const one = atoms.cumulants(theta)
+    for (const { model, count } of this.parts) {
+      const one = model.cumulants(theta)
       value += count * one.value
       mean += count * one.mean
       variance += count * one.variance
@@ -69,33 +74,5 @@ export class TruncatedLoss {
       else high = middle
     }
     return low
-  }
-}
-
-/** One pair's loss between two quantiles. */
-export class TruncatedPart {
-  readonly pair: MixturePair
-  readonly count: number
-  readonly atoms: LossAtoms
-  readonly lowest: number
-  readonly highest: number
-  readonly #low: number
-  readonly #high: number
-
-  constructor(pair: MixturePair, count: number, tail: number) {
-    this.pair = pair
-    this.count = count
-    this.#low = pair.lowerQuantile(tail)
-    this.#high = pair.upperQuantile(tail)
-    this.lowest = pair.loss(this.#low)
-    this.highest = pair.loss(this.#high)
-    this.atoms = new LossAtoms(pair, this.#low, this.#high)
-  }
-
-  /** The loss on a lattice, with cells that grow to `growth` times the distance from the tilted mean. */
-  lattice(theta: number, interval: number, growth: number): LossLattice {
-    const centre = this.atoms.cumulants(theta).mean
-    const widest = Math.max(interval, Math.min(1, (4 * growth) / theta))
-    return discretise(this.pair, this.#low, this.#high, { interval, growth, centre, widest })
   }
 }
