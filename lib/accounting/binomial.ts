@@ -28,3 +28,15 @@ function sumOfTerms(start: number, step: 1 | -1, trials: number, probability: nu
   }
   return Math.exp(logFirst) * sum
 }
+
+/** P(X >= k) for k = 0 .. trials, X binomial (trials, probability). */
+export function binomialTails(trials: number, probability: number): Float64Array {
+  const tails = new Float64Array(trials + 2)
+  const logOdds = Math.log(probability) - Math.log1p(-probability)
+  let logTerm = trials * Math.log(probability)
+  for (let k = trials; k >= 0; k--) {
+    tails[k] = Math.min(1, tails[k + 1]! + Math.exp(logTerm))
+    if (k > 0) logTerm += Math.log(k / (trials - k + 1)) - logOdds
+  }
+  return tails.subarray(0, trials + 1)
+}

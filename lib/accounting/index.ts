@@ -1,4 +1,8 @@
 export type { Accountant, AccountantName, DeltaBounds, EpsilonBounds } from './accountant.js'
+export { type AuditOptions, auditEpsilon, auditEpsilonOneRun, auditEpsilonOneRunFdp } from './audit.js'
+export { type AuditCounts, auditCounts, clopperPearsonUpper } from './audit-counts.js'
+export { type BudgetOptions, type LedgerSegment, ledgerEvent, PrivacyBudget } from './budget.js'
+export { type GroupGuarantee, gaussianRho, groupDelta, groupPrivacy, zcdpDelta, zcdpEpsilon } from './conversions.js'
 export { EpsilonCurve, type EpsilonCurveOptions } from './epsilon-curve.js'
 export {
   composed,
@@ -27,6 +31,15 @@ export {
   type TruncatedPoissonSampledEvent,
   type ZcdpEvent,
 } from './events.js'
+export { gaussianDelta, gaussianEpsilon, gaussianNoiseMultiplier } from './gaussian-mechanism.js'
+export {
+  adaptiveClippingNoiseMultiplier,
+  effectiveNoiseMultiplier,
+  jointReleases,
+  type NoisyRelease,
+  type Release,
+} from './joint-releases.js'
 export { PldAccountant, type PldOptions } from './pld.js'
 export { RdpAccountant, type RdpOptions } from './rdp.js'
 export { createAccountant, type DpSgdParameters, type Solution, type SolveRequest, solve } from './solve.js'
+export { type TradeOffPoint, tradeOffCurve } from './trade-off.js'
