@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,6 +23,14 @@ namespace dp_moe::conformance {
 struct Failure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+
+/// The parts as one text.
+template <class... Parts>
+std::string label(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
 
 /// Reproducible test data.
 class Random {

@@ -11,15 +11,18 @@ struct Differential {
   vf slope;
 };
 
+// (1 + tanh(a)) / 2 = sigmoid(2 a), so the tanh form of gelu is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 // relu keeps NaN, so that a unit that holds one is seen to be not finite.
+
+/// x^2, at most 10^4: beyond that the sigmoid is 0 or 1 already, and an infinite slope would meet its 0.
+DP_MOE_INLINE vf boundedSquare(vf x) { return min(broadcast(1e4f), x * x); }
 
 template <Activation kind>
 DP_MOE_INLINE vf activate(vf x) {
   if constexpr (kind == Activation::relu) return select(x < 0.0f, vf{}, x);
   if constexpr (kind == Activation::gelu) return x * 0.5f * (erf(x * 0.707106781f) + 1.0f);
   if constexpr (kind == Activation::geluTanh) {
-    const vf inner = x * fma(x * x, broadcast(0.0356774081f), broadcast(0.797884561f));
-    return x * 0.5f * (tanh(inner) + 1.0f);
+    return x * sigmoid(x * fma(boundedSquare(x), broadcast(0.0713548163f), broadcast(1.59576912f)));
   }
   if constexpr (kind == Activation::silu) return x * sigmoid(x);
   return x;
@@ -36,11 +39,10 @@ DP_MOE_INLINE Differential differentiate(vf x) {
     return {x * cumulative, fma(x, density, cumulative)};
   }
   if constexpr (kind == Activation::geluTanh) {
-    const vf square = x * x;
-    const vf t = tanh(x * fma(square, broadcast(0.0356774081f), broadcast(0.797884561f)));
-    const vf half = (t + 1.0f) * 0.5f;
-    const vf innerSlope = fma(square, broadcast(0.107032224f), broadcast(0.797884561f));
-    return {x * half, fma(x * 0.5f * (1.0f - t * t), innerSlope, half)};
+    const vf square = boundedSquare(x);
+    const vf g = sigmoid(x * fma(square, broadcast(0.0713548163f), broadcast(1.59576912f)));
+    const vf innerSlope = fma(square, broadcast(0.214064449f), broadcast(1.59576912f));
+    return {x * g, fma(x * g * (1.0f - g), innerSlope, g)};
   }
   if constexpr (kind == Activation::silu) {
     const vf s = sigmoid(x);

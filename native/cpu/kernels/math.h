@@ -52,19 +52,6 @@ DP_MOE_INLINE vf logPositive(vf x) {
   return fma(exponent, broadcast(0.693359375f), f + low);
 }
 
-DP_MOE_INLINE vf tanh(vf x) {
-  const vf a = abs(x);
-  const vf z = x * x;
-  vf p = broadcast(-0.00609671416591f);
-  p = fma(p, z, broadcast(0.0209971789991f));
-  p = fma(p, z, broadcast(-0.0538509095785f));
-  p = fma(p, z, broadcast(0.13332769737f));
-  p = fma(p, z, broadcast(-0.333333289441f));
-  const vf small = fma(x * z, p, x);
-  const vf large = copySign(1.0f - 2.0f / (exp(a + a) + 1.0f), x);
-  return select(a < 0.625f, small, large);
-}
-
 DP_MOE_INLINE vf erf(vf x) {
   const vf a = abs(x);
   const vf z = x * x;
