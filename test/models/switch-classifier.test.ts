@@ -22,11 +22,16 @@ async function values(): Promise<Values> {
 t.test('the loss of each unit is the formula written out in float64', async (t) => {
   const units = examples([5, 1, 17, 40, 2])
   const parameters = await values()
-  const losses = await device.scope(() => loss(batchOf(device, units), { tape: new Tape(device), training: false }).data())
+  const losses = await device.scope(() =>
+    loss(batchOf(device, units), { tape: new Tape(device), training: false }).data(),
+  )
   // Without a sink the router losses are not made, so they are compared with weight 0.
   units.forEach((unit, index) => {
     const expected = referenceLoss({ ...tinyConfig, balanceLoss: 0 }, parameters, unit.ids, unit.label)
-    t.ok(Math.abs(Number(losses[index]) - expected) < 1e-5 * Math.max(1, expected), `unit ${index}: ${losses[index]} ${expected}`)
+    t.ok(
+      Math.abs(Number(losses[index]) - expected) < 1e-5 * Math.max(1, expected),
+      `unit ${index}: ${losses[index]} ${expected}`,
+    )
   })
 })
 

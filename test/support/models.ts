@@ -1,9 +1,9 @@
 import type { Device } from '../../lib/engine/device.js'
+import { SwitchClassifier, type SwitchClassifierConfig } from '../../lib/models/switch-classifier.js'
+import { type TextBatch, textBatch } from '../../lib/models/text-batch.js'
 import { accumulateGradients, sumSink } from '../../lib/nn/accumulate.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import type { Module } from '../../lib/nn/module.js'
-import { SwitchClassifier, type SwitchClassifierConfig } from '../../lib/models/switch-classifier.js'
-import { type TextBatch, textBatch } from '../../lib/models/text-batch.js'
 
 /** One text: its place in the data set, its tokens and its class. */
 export interface Example {
@@ -30,7 +30,14 @@ export function tinyModel(device: Device, overrides: Partial<SwitchClassifierCon
   const init = new Initializer(device, 8)
   for (const parameter of model.parameters()) {
     const noise = init.normal(parameter.shape, 0.15)
-    device.run('add', { a: parameter.tensor, b: noise.tensor, y: parameter.tensor, size: parameter.size, alpha: 1, beta: 1 })
+    device.run('add', {
+      a: parameter.tensor,
+      b: noise.tensor,
+      y: parameter.tensor,
+      size: parameter.size,
+      alpha: 1,
+      beta: 1,
+    })
     noise[Symbol.dispose]()
   }
   return model
@@ -79,7 +86,7 @@ export async function gradientSum(
   const gradients = new Map<string, Float64Array>()
   for (const parameter of model.trainableParameters()) {
     gradients.set(parameter.name, Float64Array.from((await parameter.gradient.data()) as Float32Array))
-    parameter.gradient.zero()
+    parameter.gradient.fill(0)
   }
   return gradients
 }

@@ -4,12 +4,20 @@ import type { SwitchClassifierConfig } from '../../lib/models/switch-classifier.
 export type Values = Map<string, { shape: readonly number[]; data: Float64Array }>
 
 /** The loss of one example, written out in float64 from the formulas; nothing of the library is used. */
-export function referenceLoss(config: SwitchClassifierConfig, values: Values, ids: readonly number[], label: number): number {
+export function referenceLoss(
+  config: SwitchClassifierConfig,
+  values: Values,
+  ids: readonly number[],
+  label: number,
+): number {
   const get = (name: string) => values.get(name)!.data
   const { hiddenSize: d, numAttentionHeads, numLayers, sparseEvery = 2, balanceLoss = 0.01 } = config
   const n = ids.length
   let x = ids.map((id, position) =>
-    Array.from({ length: d }, (_, j) => get('embedding.weight')[id * d + j]! + get('position.weight')[position * d + j]!),
+    Array.from(
+      { length: d },
+      (_, j) => get('embedding.weight')[id * d + j]! + get('position.weight')[position * d + j]!,
+    ),
   )
   const affine = (row: number[], name: string, inputs: number, outputs: number, offset = 0) =>
     Array.from({ length: outputs }, (_, o) => {
@@ -20,13 +28,17 @@ export function referenceLoss(config: SwitchClassifierConfig, values: Values, id
   const norm = (row: number[], name: string) => {
     const mean = row.reduce((s, v) => s + v, 0) / d
     const variance = row.reduce((s, v) => s + (v - mean) ** 2, 0) / d
-    return row.map((v, j) => ((v - mean) / Math.sqrt(variance + 1e-5)) * get(`${name}.weight`)[j]! + get(`${name}.bias`)[j]!)
+    return row.map(
+      (v, j) => ((v - mean) / Math.sqrt(variance + 1e-5)) * get(`${name}.weight`)[j]! + get(`${name}.bias`)[j]!,
+    )
   }
   let routerLoss = 0
   for (let layer = 0; layer < numLayers; layer++) {
     const at = `layers.${layer}`
     const normed = x.map((row) => norm(row, `${at}.attentionNorm`))
-    const [q, k, v] = ['query', 'key', 'value'].map((part) => normed.map((row) => affine(row, `${at}.attention.${part}`, d, d)))
+    const [q, k, v] = ['query', 'key', 'value'].map((part) =>
+      normed.map((row) => affine(row, `${at}.attention.${part}`, d, d)),
+    )
     const size = d / numAttentionHeads
     const mixed = x.map(() => new Array<number>(d).fill(0))
     for (let head = 0; head < numAttentionHeads; head++) {
@@ -52,7 +64,9 @@ export function referenceLoss(config: SwitchClassifierConfig, values: Values, id
       const experts = config.numExperts
       const router = get(`${at}.feedForward.router.weight`)
       const probabilities = inputs.map((row) =>
-        softmax(Array.from({ length: experts }, (_, e) => row.reduce((s, value, j) => s + router[e * d + j]! * value, 0))),
+        softmax(
+          Array.from({ length: experts }, (_, e) => row.reduce((s, value, j) => s + router[e * d + j]! * value, 0)),
+        ),
       )
       const chosen = probabilities.map((p) => p.indexOf(Math.max(...p)))
       outputs = inputs.map((row, s) => {
@@ -86,7 +100,11 @@ export function referenceLoss(config: SwitchClassifierConfig, values: Values, id
     x = x.map((row, s) => row.map((value, j) => value + outputs[s]![j]!))
   }
   const pooled = new Array<number>(d).fill(0)
-  for (const row of x) norm(row, 'norm').forEach((value, j) => (pooled[j]! += value / n))
+  for (const row of x) {
+    norm(row, 'norm').forEach((value, j) => {
+      pooled[j]! += value / n
+    })
+  }
   const logits = affine(pooled, 'head', d, config.numLabels)
   return routerLoss - Math.log(softmax(logits)[label]!)
 }
