@@ -170,7 +170,8 @@ CONFORMANCE_TEST(routerLoss) {
       const int64_t rows = offsets.back();
       const auto units = static_cast<int64_t>(lengths.size());
       const auto logits = random.normals(rows * experts, 2), dLoss = random.normals(units);
-      const auto logitsT = context.tensor(logits), dLossT = context.tensor(dLoss), offsetsT = context.tensor(offsets);
+      const auto logitsT = context.tensor(logits), dLossT = context.tensor(dLoss);
+      const auto offsetsT = context.tensor(offsets);
       const auto probabilities = context.result<float>(rows * experts), gate = context.result<float>(rows * k),
                  loss = context.result<float>(units), dProbabilities = context.result<float>(rows * experts),
                  dLogits = context.result<float>(rows * experts);

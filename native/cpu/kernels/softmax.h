@@ -36,7 +36,8 @@ DP_MOE_INLINE LogSum logSumOfRow(const float* x, int64_t d) {
     });
     total += reduceAdd(sum);
   }
-  return {top, total, logPositive(broadcast(total))[0]};
+  // A sum that is NaN stays NaN: logPositive knows positive floats only.
+  return {top, total, logPositive(broadcast(total))[0] + (total - total)};
 }
 
 /// y = softmax(x); y may be x. Returns what the sum was.
