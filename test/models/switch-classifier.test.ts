@@ -73,17 +73,24 @@ t.test('norms and the clipped sum are those of one unit at a time', async (t) =>
   for (const clipping of ['flat', 'automatic'] as const) {
     const maxGradNorm = Math.sqrt(squaredNorm(alone[3]!)) * 0.9
     const sum = await clippedGradientSum(model, batchOf(device, units), loss, { maxGradNorm, clipping })
-    for (const [name, values] of sum) {
-      const expected = new Float64Array(values.length)
-      for (const gradients of alone) {
-        const norm = Math.sqrt(squaredNorm(gradients))
-        const bound = maxGradNorm * (1 - 2 ** -10)
-        const factor = clipping === 'flat' ? Math.min(1, bound / norm) : bound / (norm + 0.01)
-        if (norm > 0) gradients.get(name)!.forEach((value, i) => (expected[i]! += factor * value))
+    const expected = new Map([...sum].map(([name, values]) => [name, new Float64Array(values.length)]))
+    for (const gradients of alone) {
+      const norm = Math.sqrt(squaredNorm(gradients))
+      const bound = maxGradNorm * (1 - 2 ** -10)
+      const factor = clipping === 'flat' ? Math.min(1, bound / norm) : bound / (norm + 0.01)
+      if (norm === 0) continue
+      for (const [name, values] of expected) {
+        gradients.get(name)!.forEach((value, i) => {
+          values[i]! += factor * value
+        })
       }
-      const size = Math.sqrt(expected.reduce((s, v) => s + v * v, 0)) + 1e-6
-      const distance = Math.sqrt(expected.reduce((s, v, i) => s + (v - values[i]!) ** 2, 0))
-      t.ok(distance < 1.5e-3 * size, `${clipping} ${name}: ${distance} of ${size}`)
+    }
+    // Some true gradients are zero (the softmax ignores attention.key.bias): what is left of them is rounding of the whole.
+    const whole = Math.sqrt(squaredNorm(expected))
+    for (const [name, values] of expected) {
+      const size = Math.sqrt(values.reduce((s, v) => s + v * v, 0))
+      const distance = Math.sqrt(values.reduce((s, v, i) => s + (v - sum.get(name)![i]!) ** 2, 0))
+      t.ok(distance < 1.5e-3 * size + 1e-6 * whole, `${clipping} ${name}: ${distance} of ${size}`)
     }
   }
 })
