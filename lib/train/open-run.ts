@@ -48,21 +48,14 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
   const secret = folder.secret
   const configurationFingerprint = fingerprint(secret, configuration(parts))
   const dataFingerprint = fingerprint(secret, data.fingerprint())
-  const ledger = plan && (await openLedger(parts, folder, plan, configurationFingerprint, dataFingerprint))
+  let ledger: Ledger | undefined
   try {
+    if (resume) await requireResumable(folder, plan !== undefined)
+    ledger = plan && (await openLedger(parts, folder, plan, configurationFingerprint, dataFingerprint))
     if (resume) await folder.removeTemporaries()
     const store = new CheckpointStore(folder.checkpointsFolder)
     const state: RunState = { device, model, optimizer, key, secret, configurationFingerprint, ledger, store }
-    let firstStep = 0
-    if (resume) {
-      const checkpointStep = await loadCheckpoint(state, parts.warn)
-      firstStep = checkpointStep
-      if (ledger && key.source === 'os' && !ledger.summary.ended) {
-        // A fresh key: steps recorded after the checkpoint stay spent, and numbering goes on behind them.
-        firstStep = ledger.steps
-        await ledger.beginSegment(checkpointStep, `dp-moe ${version}`)
-      }
-    }
+    const firstStep = resume ? await goOn(state, parts.warn) : 0
     const metrics = await MetricsLog.open(folder.metricsFile, firstStep)
     const close = async () => {
       await metrics.close().finally(() => ledger?.close())
@@ -70,9 +63,40 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
     return { folder, ledger, metrics, state, firstStep, close }
   } catch (error) {
     await ledger?.close()
+    // Nothing was spent; what went wrong first is what is told, even if the folder cannot be removed either.
+    if (!resume) await folder.discard().catch(() => {})
     throw error
   }
 }
+
+/** Puts the last checkpoint back and returns the step to make next. */
+async function goOn(state: RunState, warn: (text: string) => void): Promise<number> {
+  const { ledger, key } = state
+  const checkpointStep = await loadCheckpoint(state, warn)
+  if (!ledger || key.source !== 'os') return checkpointStep
+  // A fresh key: steps recorded after the checkpoint stay spent, and numbering goes on behind them.
+  if (!ledger.summary.ended) await ledger.beginSegment(checkpointStep, `dp-moe ${version}`)
+  return ledger.steps
+}
+
+/** A run without a ledger made no private step, and one with a ledger is private: neither goes on as the other. */
+async function requireResumable(folder: RunFolder, isPrivate: boolean): Promise<void> {
+  const hasLedger = await folder.hasLedger()
+  if (isPrivate && !hasLedger) {
+    throw refusal(
+      `${folder.path} has no ledger: the run in it was stopped before its first step, or is not private. Start it again ` +
+        '(--overwrite)',
+    )
+  }
+  if (!isPrivate && hasLedger) {
+    throw refusal(`The run in ${folder.path} is private and goes on only as that; give the same options`)
+  }
+  if (!isPrivate && (await folder.hasRelease())) throw complete(folder)
+}
+
+const refusal = (message: string) => new DpMoeError('INVALID_ARGUMENT', message)
+
+const complete = ({ path }: RunFolder) => refusal(`The run in ${path} is complete; there is nothing to resume`)
 
 async function openLedger(
   { options, key }: OpenRunParts,
@@ -105,25 +129,24 @@ async function openLedger(
         : run.key !== key.source || (run.keyFingerprint ?? null) !== keyMark
           ? 'key'
           : undefined
-  const complete = ended && (await folder.hasRelease())
-  if (!complete && !differs) return ledger
+  const isComplete = ended && (await folder.hasRelease())
+  if (!isComplete && !differs) return ledger
   await ledger.close()
-  throw new DpMoeError(
-    'INVALID_ARGUMENT',
-    complete
-      ? `The run in ${options.output} is complete; there is nothing to resume`
-      : `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files, or start a new run`,
-  )
+  throw isComplete
+    ? complete(folder)
+    : refusal(
+        `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files, or start a new run`,
+      )
 }
 
-/** What must be the same on resume: everything that decides what a step does. */
-function configuration({ options, recipe, plan, device }: OpenRunParts): unknown {
+/** What must be the same on resume: all that decides what a step does. A private run's data and key are in its ledger. */
+function configuration({ options, recipe, plan, data }: OpenRunParts): unknown {
   return {
     recipe,
     plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
     maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
     memoryBudget: options.memoryBudget ?? null,
-    threads: device.info.threads,
+    ...(plan === undefined && { data: data.fingerprint() }),
     version,
   }
 }

@@ -122,6 +122,11 @@ export class RunFolder {
     return isThere(join(this.releaseFolder, 'config.json'))
   }
 
+  /** Whether the run is private and was begun. */
+  hasLedger(): Promise<boolean> {
+    return isThere(this.ledgerFile)
+  }
+
   /** Removes a run that failed before its first step, and the folders that were made for it. Nothing was spent. */
   async discard(): Promise<void> {
     await removeFolder(this.releaseFolder)
