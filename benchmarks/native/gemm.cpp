@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <random>
 #include <string>
@@ -25,20 +26,22 @@
 // experts...:      the same for 8 experts of about m rows each; the forward product gathers its rows, while OpenBLAS is
 //                  called once per expert and given rows that are gathered already.
 //
-// Ours is called as training calls it: weights are packed in every call. The two take turns of about a millisecond, and
-// a case is given S seconds in all (default 0.3). One line of JSON per case, with the speeds of the fastest call of
-// each, their ratio, and the ratio of the medians.
+// Ours is called as training calls it: weights are packed in every call. The two take turns, and a case is given S
+// seconds in all (default 0.3). With one thread, time is the thread's processor time, which other processes hardly
+// change; with more it is wall-clock time, and every turn follows a rest, so that a busy machine lets it run for a
+// while. One line of JSON per case, with the speeds of the fastest sample of each, their ratio, and the ratio of the
+// medians.
 
 namespace {
 
 using namespace dp_moe;
-using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kExperts = 8;
 constexpr int64_t kUnitRows = 16;
-constexpr double kTurn = 1e-3;
+constexpr double kTurn = 2e-3;
+constexpr double kSample = 5e-5;  // shorter calls are timed several together
 // OpenBLAS's helpers spin for 2^26 cycles after a call; ours would share a core with them.
-constexpr auto kHelpersSleep = std::chrono::milliseconds(40);
+constexpr auto kRest = std::chrono::milliseconds(40);
 
 struct Case {
   std::string op;
@@ -71,17 +74,33 @@ class Matrix {
   float* data_;
 };
 
-double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-/// Calls for about `seconds`, at least once; adds the time of each call.
-void takeTurn(const std::function<void()>& call, double seconds, std::vector<double>& times) {
-  const Clock::time_point turn = Clock::now();
-  do {
-    const Clock::time_point start = Clock::now();
-    call();
-    times.push_back(secondsSince(start));
-  } while (secondsSince(turn) < seconds);
+double secondsOf(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
+
+/// One of the two contestants.
+struct Contestant {
+  std::function<void()> call;
+  clockid_t clock;
+  int callsPerSample = 1;
+  std::vector<double> times;  // seconds per call
+
+  double sample() {
+    const double start = secondsOf(clock);
+    for (int i = 0; i < callsPerSample; ++i) call();
+    return (secondsOf(clock) - start) / callsPerSample;
+  }
+
+  void takeTurn() {
+    const double end = secondsOf(clock) + kTurn;
+    do {
+      times.push_back(sample());
+      if (times.back() * callsPerSample < kSample) callsPerSample *= 2;
+    } while (secondsOf(clock) < end);
+  }
+};
 
 double median(std::vector<double>& times) {
   std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
@@ -244,23 +263,24 @@ void measure(const Case& c, const KernelTable& kernels, int threads, double seco
   openblas_set_num_threads(threads);
   Run run(c, backend);
   run.compare();
-  if (threads > 1) std::this_thread::sleep_for(kHelpersSleep);
-  std::vector<double> ours, openblas;
-  const Clock::time_point start = Clock::now();
-  while (ours.empty() || secondsSince(start) < seconds) {
-    const double turn = threads > 1 ? 20 * kTurn : kTurn;
-    takeTurn([&] { run.ours(); }, turn, ours);
-    takeTurn([&] { run.openblas(); }, turn, openblas);
-    if (threads > 1) std::this_thread::sleep_for(kHelpersSleep);
-  }
-  const double oursLeast = *std::min_element(ours.begin(), ours.end());
-  const double openblasLeast = *std::min_element(openblas.begin(), openblas.end());
+  const clockid_t clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+  Contestant ours{[&] { run.ours(); }, clock, 1, {}};
+  Contestant openblas{[&] { run.openblas(); }, clock, 1, {}};
+  const double end = secondsOf(CLOCK_MONOTONIC) + seconds;
+  do {
+    for (Contestant* contestant : {&ours, &openblas}) {
+      if (threads > 1) std::this_thread::sleep_for(kRest);
+      contestant->takeTurn();
+    }
+  } while (secondsOf(CLOCK_MONOTONIC) < end);
+  const double oursLeast = *std::min_element(ours.times.begin(), ours.times.end());
+  const double openblasLeast = *std::min_element(openblas.times.begin(), openblas.times.end());
   std::printf(
       "{\"op\":\"%s\",\"m\":%ld,\"k\":%ld,\"n\":%ld,\"threads\":%d,\"instructionSet\":\"%s\",\"oursGflops\":%.1f,"
       "\"openblasGflops\":%.1f,\"ratio\":%.3f,\"medianRatio\":%.3f}\n",
       c.op.c_str(), static_cast<long>(c.m), static_cast<long>(c.k), static_cast<long>(c.n), threads, kernels.name,
       run.flops() / oursLeast * 1e-9, run.flops() / openblasLeast * 1e-9, openblasLeast / oursLeast,
-      median(openblas) / median(ours));
+      median(openblas.times) / median(ours.times));
   std::fflush(stdout);
 }
 
