@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -16,7 +16,8 @@ export function compileChild(script: string, folder: string): string {
   const args = [compiler, ...COMPILER_OPTIONS.split(' '), folder, `test/children/${script}`]
   const { status, stdout } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' })
   if (status !== 0) throw new Error(`${script} does not compile: ${stdout}`)
-  writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
+  writeFileSync(join(folder, 'package.json'), '{"type":"module","version":"0.0.0-test"}')
+  symlinkSync(join(ROOT, 'build'), join(folder, 'build')) // where the compiled sources look for the addon
   return join(folder, 'test/children', script.replace(/ts$/, 'js'))
 }
 
@@ -27,15 +28,21 @@ export function startChild(script: string, args: readonly string[], prefix: read
   return spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
-/** Kills a child without warning `delay` milliseconds after its first line, and returns every line it had written. */
-export async function killAfter(child: ChildProcess, delay: number): Promise<string[]> {
+/** Kills a child without warning `delay` milliseconds after a line of its output, and returns every line it had written. */
+export async function killAfter(
+  child: ChildProcess,
+  delay: number,
+  after: (line: string) => boolean = () => true,
+): Promise<string[]> {
   const lines: string[] = []
+  let timer: NodeJS.Timeout | undefined
   const reader = createInterface({ input: child.stdout! })
   reader.on('line', (line) => {
-    if (lines.length === 0) setTimeout(() => child.kill('SIGKILL'), delay)
+    if (after(line)) timer ??= setTimeout(() => child.kill('SIGKILL'), delay)
     lines.push(line)
   })
   await Promise.all([once(child, 'exit'), once(reader, 'close')])
+  clearTimeout(timer)
   return lines
 }
 
