@@ -126,6 +126,15 @@ inline std::vector<Setting> settingsOf(const UnitRows& own, Random& random, int6
           {"many others", many, 33}};
 }
 
+/// What `make` makes, kept for the other runs of a test: a reference depends on no instruction set and no thread count.
+/// `name` tells it from the others made at the same place.
+template <class Make>
+const auto& once(const std::string& name, Make make) {
+  static std::map<std::string, decltype(make())> known;
+  const auto found = known.find(name);
+  return found != known.end() ? found->second : known.emplace(name, make()).first->second;
+}
+
 /// A sum and the sum of its terms' magnitudes, which its rounding error is relative to.
 struct Sum {
   double value = 0;
