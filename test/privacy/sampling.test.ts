@@ -145,8 +145,7 @@ t.test('a shuffle has batches of one size, each unit once per pass, and is refus
     for (const sampler of [shuffle, masked]) {
       t.throws(
         () => new PrivacyEngine({ accountant }).makePrivate({ ...options, sampler }),
-        (error: unknown) =>
-          error instanceof DpMoeError && error.code === 'NOT_PRIVATE' && /Poisson/.test(error.message),
+        { name: 'DpMoeError', code: 'NOT_PRIVATE', message: /Poisson/ },
         `${accountant}`,
       )
     }
