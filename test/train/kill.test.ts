@@ -23,12 +23,22 @@ const script = compileChild('train-run.ts', root)
 const data = writeMails(root, 'mails.jsonl', 300)
 const inRoot = (name: string) => join(root, name)
 
-/** Trains in a child until it ends, or is killed `delay` milliseconds after it made a step (or, without one, started). */
-async function live(options: TrainOptions, kill?: { delay: number; step?: number }): Promise<ChildTalk> {
-  const child = startChild(script, [JSON.stringify(options)])
-  const after = (line: string) =>
-    kill !== undefined && (kill.step === undefined || (/^\d+$/.test(line) && Number(line) >= kill.step))
-  return talkOf(await killAfter(child, kill?.delay ?? 0, after))
+interface Kill {
+  /** Whether a line of the child starts the clock. */
+  readonly after: (line: string) => boolean
+  readonly delay: number
+}
+
+/** Trains in a child until it ends or is killed. */
+async function live(options: TrainOptions, { after, delay }: Kill = { after: () => false, delay: 0 }) {
+  return talkOf(await killAfter(startChild(script, [JSON.stringify(options)]), delay, after))
+}
+
+/** A random instant while the child starts or resumes, or makes its first steps. */
+function randomKill(isStarting: boolean): Kill {
+  if (isStarting) return { after: () => true, delay: Math.random() * 500 }
+  let steps = 1 + Math.floor(Math.random() * 12)
+  return { after: (line) => /^\d+$/.test(line) && --steps === 0, delay: Math.random() * 20 }
 }
 
 /** The options with which a run goes on that was killed at any moment, even before it had begun. */
@@ -48,9 +58,7 @@ async function tear(output: string): Promise<void> {
 async function killOften(t: Test, options: TrainOptions, times: number): Promise<ChildTalk[]> {
   const talks: ChildTalk[] = []
   for (let round = 0; round < times; round++) {
-    const anywhere = round % 3 === 0 // starting and resuming as well; else while steps are made
-    const kill = anywhere ? { delay: Math.random() * 500 } : { delay: Math.random() * 60, step: 0 }
-    const talk = await live(goingOn(options), kill)
+    const talk = await live(goingOn(options), randomKill(round % 3 === 0))
     talks.push(talk)
     t.equal(talk.error, undefined, `round ${round} went on`)
     if (talk.result) break
@@ -92,7 +100,8 @@ t.test('replayable keys: whenever it was killed, the weights are those of the un
     t.ok((await live(unbroken)).result)
     const options = { ...unbroken, output: inRoot(name) }
     const talks = await killOften(t, options, kills)
-    const { summary } = await end(t, options)
+    const { talk, summary } = await end(t, options)
+    t.ok(talk.steps[0]! > 0, 'the last life went on from a checkpoint')
     t.equal(summary.segments.length, 1, 'no step was spent twice')
     t.ok(releasedWeights(options.output).equals(releasedWeights(unbroken.output)), `${name}: bit-equal`)
     t.ok(talks.filter(({ steps }) => steps.length > 0).length > kills / 3, 'many were killed while making steps')
@@ -128,7 +137,7 @@ t.test('a key of the operating system: lost steps stay spent, and what is redone
 
 t.test('killed while it ends and releases its model', async (t) => {
   const begun = tinyRun(data, inRoot('begun'), { steps: STEPS, seed: 5 })
-  await live(begun, { step: STEPS - 10, delay: 0 })
+  await live(begun, { after: (line) => line === `${STEPS - 10}`, delay: 0 })
   const unbroken = { ...begun, output: inRoot('begun-unbroken') }
   cpSync(begun.output, unbroken.output, { recursive: true })
   await end(t, unbroken)
@@ -136,7 +145,7 @@ t.test('killed while it ends and releases its model', async (t) => {
     const options = { ...begun, output: inRoot('ending') }
     rmSync(options.output, { recursive: true, force: true })
     cpSync(begun.output, options.output, { recursive: true })
-    await live(goingOn(options), { step: STEPS - 1, delay: Math.random() * 30 })
+    await live(goingOn(options), { after: (line) => line === `${STEPS - 1}`, delay: Math.random() * 30 })
     if (existsSync(join(options.output, 'release'))) {
       t.match(await live(goingOn(options)), { error: /is complete; there is nothing to resume/ })
     } else {
