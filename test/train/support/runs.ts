@@ -10,6 +10,7 @@ export function tinyRun(train: string, output: string, more: Partial<TrainOption
     train,
     output,
     noiseMultiplier: 1,
+    expectedBatchSize: 60,
     steps: 40,
     checkpointEvery: 5,
     threads: 1,
