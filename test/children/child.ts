@@ -46,18 +46,28 @@ export async function killAfter(
   return lines
 }
 
-/** Runs a child to its end and returns the JSON object of its last line. */
-export async function resultOf(child: ChildProcess): Promise<unknown> {
+/** Runs a child to its end and returns every line it wrote. */
+export async function linesOf(child: ChildProcess): Promise<string[]> {
   const lines: string[] = []
   const reader = createInterface({ input: child.stdout! })
   reader.on('line', (line) => lines.push(line))
   await Promise.all([once(child, 'exit'), once(reader, 'close')])
-  return JSON.parse(lines.at(-1) ?? 'null')
+  return lines
+}
+
+/** Runs a child to its end and returns the JSON object of its last line. */
+export async function resultOf(child: ChildProcess): Promise<unknown> {
+  return JSON.parse((await linesOf(child)).at(-1) ?? 'null')
 }
 
 /** A command prefix that runs what follows with a file system of `bytes` bytes mounted at `folder`. */
 export function smallDisk(folder: string, bytes: number): string[] {
-  const mount = `mount -t tmpfs -o size=${bytes} tmpfs "$0" && exec "$@"`
+  return mounted(folder, `size=${bytes}`)
+}
+
+/** {@link smallDisk} with tmpfs options: `size=16k` limits the bytes, `nr_inodes=16` the number of files. */
+export function mounted(folder: string, options: string): string[] {
+  const mount = `mount -t tmpfs -o ${options} tmpfs "$0" && exec "$@"`
   return ['unshare', '-rm', 'sh', '-c', mount, folder]
 }
 
