@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "checks.h"
 #include "cpu_backend.h"
@@ -18,6 +19,13 @@ bool finiteInAllGroups(const ClipFactorsParams& p, int64_t unit) {
   return true;
 }
 
+/// The largest float32 that is at most `factor`: rounding up would let a factor below the normal numbers, of few
+/// digits, exceed the bound by far more than the margin.
+float roundedDown(double factor) {
+  const auto rounded = static_cast<float>(std::min<double>(factor, std::numeric_limits<float>::max()));
+  return static_cast<double>(rounded) > factor ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
 }  // namespace
 
 void CpuBackend::clipFactors(const ClipFactorsParams& p) {
@@ -27,6 +35,12 @@ void CpuBackend::clipFactors(const ClipFactorsParams& p) {
   checkSize(p.bounds, p.groups, op, "bounds");
   checkSize(p.factor, p.groups * p.units, op, "factor");
   checkSize(p.statistics, p.groups * 3, op, "statistics");
+  for (int64_t group = 0; group < p.groups; ++group) {
+    const float bound = p.bounds.data[group];
+    checkThat(std::isfinite(bound) && bound >= 0, op, "finite bounds of at least 0, got " + std::to_string(bound));
+  }
+  checkThat(p.mode == 0 || (std::isfinite(p.stability) && p.stability > 0), op,
+            "a finite stability above 0, got " + std::to_string(p.stability));
   for (int64_t unit = 0; unit < p.units; ++unit) {
     const bool finite = finiteInAllGroups(p, unit);
     for (int64_t group = 0; group < p.groups; ++group) {
@@ -34,15 +48,15 @@ void CpuBackend::clipFactors(const ClipFactorsParams& p) {
       double* statistics = p.statistics.data + 3 * group;
       const double bound = p.bounds.data[group] * kMargin;
       // A cross term may leave a norm of nothing a rounding below zero.
-      const double norm = std::sqrt(std::max(p.normSquared.data[at], 0.0));
+      const double norm = p.normSquared.data[at] > 0 ? std::sqrt(p.normSquared.data[at]) : 0.0;
       if (std::isfinite(p.normSquared.data[at])) {
         statistics[0] += norm > bound;
         statistics[2] += norm;
       } else {
         statistics[1] += 1;
       }
-      const double factor = p.mode == 0 ? std::min(1.0, bound / norm) : bound / (norm + p.stability);
-      p.factor.data[at] = finite ? static_cast<float>(factor) : 0.0f;
+      const double factor = p.mode == 1 ? bound / (norm + p.stability) : norm > bound ? bound / norm : 1.0;
+      p.factor.data[at] = finite ? roundedDown(factor) : 0.0f;
     }
   }
 }

@@ -161,9 +161,10 @@ struct TiedEmbeddingNormsParams {
 };
 
 /// factor[i, u] of clipping group i from normSquared[i, u]. mode 0: min(1, bounds[i] (1 - 2^-10) / norm); mode 1:
-/// AUTO-S (arXiv 2206.07136), bounds[i] (1 - 2^-10) / (norm + stability). A unit whose norm is not finite in any group
-/// has factor 0 in all. statistics [groups, 3] += {units clipped, units non-finite, sum of finite norms} (private
-/// values). normSquared, factor [groups, units]; bounds [groups].
+/// AUTO-S (arXiv 2206.07136), bounds[i] (1 - 2^-10) / (norm + stability); rounded down to float32. bounds finite and at
+/// least 0, stability above 0. A unit whose norm is not finite in any group has factor 0 in all. statistics [groups, 3]
+/// += {units clipped, units non-finite, sum of finite norms} (private values). normSquared, factor [groups, units];
+/// bounds [groups].
 struct ClipFactorsParams {
   Input<double> normSquared;
   Input<float> bounds;
