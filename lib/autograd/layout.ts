@@ -14,11 +14,14 @@ export class UnitLayout {
   /** The same on the device. */
   readonly offsetsTensor: Tensor
   /** Data set positions of the units, [units]: keys of dropout and jitter. */
+  readonly ids: Int32Array
+  /** The same on the device. */
   readonly unitIds: Tensor
   readonly device: Device
   #perUnit: UnitLayout | undefined
 
-  constructor(device: Device, offsets: Int32Array, unitIds: Int32Array | Tensor, name = 'rows') {
+  /** `unitIds`: `ids` where they are on the device already. */
+  constructor(device: Device, offsets: Int32Array, ids: Int32Array, name = 'rows', unitIds?: Tensor) {
     if (offsets.length < 1 || offsets[0] !== 0) {
       throw new DpMoeError('INVALID_ARGUMENT', 'Expected row offsets that start at 0 for a unit layout')
     }
@@ -26,11 +29,12 @@ export class UnitLayout {
     this.offsets = offsets
     this.device = device
     this.offsetsTensor = device.tensor(offsets, [offsets.length], 'int32')
-    this.unitIds = unitIds instanceof Int32Array ? device.tensor(unitIds, [unitIds.length], 'int32') : unitIds
-    if (this.unitIds.shape[0] !== this.units) {
+    this.ids = ids
+    this.unitIds = unitIds ?? device.tensor(ids, [ids.length], 'int32')
+    if (ids.length !== this.units) {
       throw new DpMoeError(
         'SHAPE_MISMATCH',
-        `Expected ${this.units} unit ids for a layout of ${this.units} units, got ${this.unitIds.shape[0]}`,
+        `Expected ${this.units} unit ids for a layout of ${this.units} units, got ${ids.length}`,
       )
     }
   }
@@ -47,7 +51,8 @@ export class UnitLayout {
   get perUnit(): UnitLayout {
     if (!this.#perUnit) {
       const identity = Int32Array.from({ length: this.units + 1 }, (_, unit) => unit)
-      this.#perUnit = new UnitLayout(this.device, identity, this.unitIds, `one row per unit of ${this.name}`)
+      const name = `one row per unit of ${this.name}`
+      this.#perUnit = new UnitLayout(this.device, identity, this.ids, name, this.unitIds)
       this.#perUnit.#perUnit = this.#perUnit
     }
     return this.#perUnit

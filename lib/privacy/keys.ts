@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Device } from '../engine/device.js'
 import { randomKey } from '../engine/random.js'
@@ -50,6 +50,12 @@ export function fileKey(path: string): RunKey {
     )
   }
   return { source: 'file', bytes: new Uint8Array(bytes) }
+}
+
+/** The key of one of several trainings under the same run key: their steps have the same numbers and must not share noise. */
+export function trainingKey(key: RunKey, training: number): RunKey {
+  if (training === 0) return key
+  return { source: key.source, bytes: createHmac('sha256', key.bytes).update(`dp-moe training ${training}`).digest() }
 }
 
 /** The key as the native ops take it, int32 [8], little endian. */

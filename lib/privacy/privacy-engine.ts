@@ -5,7 +5,7 @@ import type { Module } from '../nn/module.js'
 import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import type { ClippingMode } from './clipping.js'
-import { osKey, type RunKey, seedKey } from './keys.js'
+import { osKey, type RunKey, seedKey, trainingKey } from './keys.js'
 import { PrivateOptimizer, type PrivateStepStatistics, type StepRecorder } from './private-optimizer.js'
 import { type BatchSampler, PoissonSampler } from './sampling.js'
 import { spentEpsilon } from './spent.js'
@@ -133,7 +133,7 @@ export class PrivacyEngine {
       throw new DpMoeError('INVALID_ARGUMENT', 'sampler: its sampleRate and population must be those of the plan')
     }
     module.nameParameters()
-    const { key } = this
+    const key = trainingKey(this.key, this.#spent.length)
     const { noiseMultiplier, sampleRate, expectedBatchSize } = plan
     const sampler = given ?? new PoissonSampler(key, options.data.length, sampleRate)
     const wrapped = { optimizer, key, noiseMultiplier, maxGradNorm, clipping, expectedBatchSize, recorder }

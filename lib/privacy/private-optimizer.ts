@@ -1,7 +1,7 @@
 import type { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
-import { OutOfRangeError } from '../errors.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { accumulateGradients, type LossFunction, type MicroBatch, type UnitBatch } from '../nn/accumulate.js'
 import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
@@ -48,33 +48,41 @@ export interface PrivateStepStatistics {
  * Guarantee. The update reads the batch only through sum_u clip(g_u) + N(0, sigma^2 C^2), where each clipped gradient has
  * L2 norm at most C over all trained parameters together; everything after it is post-processing. The noise of a step is
  * drawn once, however the batch is split into micro-batches, and every (step, parameter, element) has its own place in the
- * key's stream.
+ * key's stream: step numbers must rise. Nothing that was in the gradient buffers before the step is part of it.
  *
  * | case | the step |
  * |---|---|
  * | empty batch | noise, update and record as ever |
  * | a unit whose gradient is not finite | contributes nothing, is counted |
+ * | a unit that is in the batch twice | DpMoeError INVALID_ARGUMENT: it would count for more than C |
+ * | a step number that is not above that of the last update | DpMoeError INVALID_ARGUMENT: its noise would repeat |
  * | noiseMultiplier 0 | clips without noise: not private, for tests |
  * | the record cannot be written | no update is made, the error is thrown |
  */
 export class PrivateOptimizer {
-  readonly clipping: Clipping
   readonly device: Device
   readonly #options: PrivateOptimizerOptions
   readonly #key: Tensor
+  #lastUpdate = -1
 
   constructor(options: PrivateOptimizerOptions) {
-    const { noiseMultiplier, maxGradNorm, expectedBatchSize, optimizer, clipping = 'flat' } = options
+    const { noiseMultiplier, expectedBatchSize, optimizer } = options
     if (!(noiseMultiplier >= 0 && Number.isFinite(noiseMultiplier))) {
       throw new OutOfRangeError('noiseMultiplier', 'a finite number >= 0', noiseMultiplier)
     }
     if (!(expectedBatchSize > 0 && Number.isFinite(expectedBatchSize))) {
       throw new OutOfRangeError('expectedBatchSize', 'a finite number > 0', expectedBatchSize)
     }
-    this.clipping = clippingGroups(clipping, maxGradNorm, optimizer.parameters)
     this.device = (optimizer.parameters[0] as Parameter).device
     this.#options = options
     this.#key = keyTensor(this.device, options.key)
+    clippingGroups(options.clipping ?? 'flat', options.maxGradNorm, optimizer.parameters) // refuse now, not at a step
+  }
+
+  /** How gradients are bounded, over the parameters that are trainable now. */
+  get clipping(): Clipping {
+    const { clipping = 'flat', maxGradNorm, optimizer } = this.#options
+    return clippingGroups(clipping, maxGradNorm, optimizer.parameters)
   }
 
   /** Standard deviation of the noise on each entry of the summed gradient. */
@@ -90,21 +98,30 @@ export class PrivateOptimizer {
     telemetry?: Telemetry,
   ): Promise<PrivateStepStatistics> {
     const { optimizer, recorder, expectedBatchSize } = this.#options
+    if (!(Number.isInteger(step) && step > this.#lastUpdate)) {
+      throw new DpMoeError(
+        'INVALID_ARGUMENT',
+        `Expected a step number above ${this.#lastUpdate}, that of the last update, got ${step}: its noise would repeat`,
+      )
+    }
+    const { clipping } = this
+    for (const { parameters } of clipping.groups) for (const parameter of parameters) parameter.gradient.fill(0)
     const recorded = recorder?.appendStep(step)
     recorded?.catch(() => {}) // awaited below; a failure there must not be an unhandled rejection while backward runs
-    const statistics = this.device.keep(this.device.zeros([this.clipping.groups.length, 3], { dtype: 'float64' }))
+    const statistics = this.device.keep(this.device.zeros([clipping.groups.length, 3], { dtype: 'float64' }))
     try {
       const sums = await accumulateGradients(
         this.device,
-        microBatches,
+        eachUnitOnce(microBatches),
         loss,
-        (units) => new ClippedSumSink(this.device, this.clipping, units, statistics),
+        (units) => new ClippedSumSink(this.device, clipping, units, statistics),
         { random: { key: this.#key, step }, telemetry },
       )
       await recorded
+      this.#lastUpdate = step
       const noise = { key: this.#key, deviation: this.noiseDeviation }
       this.device.scope(() => optimizer.update({ step, divisor: expectedBatchSize, noise }))
-      return summarize(sums, await statistics.data(), this.clipping.groups.length)
+      return summarize(sums, await statistics.data(), clipping.groups.length)
     } finally {
       statistics[Symbol.dispose]()
     }
@@ -112,6 +129,23 @@ export class PrivateOptimizer {
 
   [Symbol.dispose](): void {
     this.#key[Symbol.dispose]()
+  }
+}
+
+/** The same micro-batches; throws once a unit comes a second time. */
+function* eachUnitOnce<B extends UnitBatch>(microBatches: Iterable<MicroBatch<B>>): Generator<MicroBatch<B>> {
+  const seen = new Set<number>()
+  for (const microBatch of microBatches) {
+    yield () => {
+      const batch = microBatch()
+      for (const unit of batch.layout.ids) {
+        if (seen.has(unit)) {
+          throw new DpMoeError('INVALID_ARGUMENT', `Expected each unit once in a batch, got unit ${unit} twice`)
+        }
+        seen.add(unit)
+      }
+      return batch
+    }
   }
 }
 
