@@ -55,6 +55,7 @@ DP_MOE_INLINE void addTile(const float* tile, const float* panel, int64_t depth,
   for (int64_t k = 0; k < depth; ++k) {
     const vf b0 = load(panel), b1 = load(panel + W);
     panel += panelWidth;
+    DP_MOE_UNROLL
     for (int r = 0; r < rows; ++r) {
       const vf a = broadcast(tile[r]);
       sum[r][0] = fma(a, b0, sum[r][0]);
@@ -64,12 +65,14 @@ DP_MOE_INLINE void addTile(const float* tile, const float* panel, int64_t depth,
   }
   const int64_t low = columns < W ? columns : W, high = columns > W ? columns - W : 0;
   if (columns >= panelWidth) {
+    DP_MOE_UNROLL
     for (int r = 0; r < rows; ++r) {
       float* at = c + r * stride;
       store(at, accumulate ? load(at) + sum[r][0] : sum[r][0]);
       store(at + W, accumulate ? load(at + W) + sum[r][1] : sum[r][1]);
     }
   } else {
+    DP_MOE_UNROLL
     for (int r = 0; r < rows; ++r) {
       float* at = c + r * stride;
       storePartial(at, accumulate ? loadPartial(at, low) + sum[r][0] : sum[r][0], low);

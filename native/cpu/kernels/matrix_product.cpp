@@ -14,6 +14,9 @@ namespace dp_moe::DP_MOE_ISA {
 namespace {
 
 constexpr int64_t sliceDepth = 384;
+constexpr int64_t copyStride = sliceDepth + 16;
+
+DP_MOE_INLINE int64_t partialSize(int64_t rows, int64_t columns) { return rows * ((columns + W - 1) / W * W); }
 
 /// Where the parts of a tile lie: row pointers into x at the slice's first k, and the tile's corner of the block.
 template <int rows>
@@ -86,14 +89,36 @@ DP_MOE_INLINE void finishTile(const ProductBlock& block, int64_t row, int64_t co
   finishRows(block, row, rows, column, columns, values[0], vectors * W);
 }
 
+/// A slice of k, and the block's rows of x in it: copies of them, or null where they are read in place.
+struct Slice {
+  int64_t first;
+  int64_t depth;
+  float* copies;
+};
+
+DP_MOE_INLINE const float* sourceRow(const ProductBlock& block, int64_t row, int64_t firstK) {
+  const int64_t source = block.xRows == nullptr ? row : block.xRows[row];
+  return block.x + source * block.k + firstK;
+}
+
+void copySlice(const ProductBlock& block, const Slice& slice) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    const float* from = sourceRow(block, row, slice.first);
+    float* to = slice.copies + row * copyStride;
+    int64_t at = 0;
+    for (; at + W <= slice.depth; at += W) store(to + at, load(from + at));
+    if (at < slice.depth) storePartial(to + at, loadPartial(from + at, slice.depth - at), slice.depth - at);
+  }
+}
+
 /// One slice of k of one tile.
 template <int rows, int vectors>
 void runTile(const ProductBlock& block, const float* panel, int64_t row, int64_t column, int64_t columns,
-             int64_t firstK, int64_t depth) {
+             const Slice& slice) {
+  const int64_t firstK = slice.first, depth = slice.depth;
   TileRows<rows> at;
   for (int r = 0; r < rows; ++r) {
-    const int64_t source = block.xRows == nullptr ? row + r : block.xRows[row + r];
-    at.x[r] = block.x + source * block.k + firstK;
+    at.x[r] = slice.copies == nullptr ? sourceRow(block, row + r, firstK) : slice.copies + (row + r) * copyStride;
   }
   float* partial = block.partial + column * block.rows + row * (vectors * W);
   Accumulators<rows, vectors> sum{};
@@ -113,14 +138,13 @@ void runTile(const ProductBlock& block, const float* panel, int64_t row, int64_t
 }
 
 template <int vectors>
-void runPanel(const ProductBlock& block, const float* panel, int64_t column, int64_t columns, int64_t firstK,
-              int64_t depth) {
+void runPanel(const ProductBlock& block, const float* panel, int64_t column, int64_t columns, const Slice& slice) {
   const int64_t tiles = tileCount(block.rows, tileRows<vectors>);
   int64_t row = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t rows = (block.rows - row) / (tiles - tile);
     withRows<tileRows<vectors>>(
-        rows, [&]<int count>() { runTile<count, vectors>(block, panel, row, column, columns, firstK, depth); });
+        rows, [&]<int count>() { runTile<count, vectors>(block, panel, row, column, columns, slice); });
     row += rows;
   }
 }
@@ -129,23 +153,26 @@ void runPanel(const ProductBlock& block, const float* panel, int64_t column, int
 
 int64_t productPackedSize(int64_t k, int64_t columns) { return k * ((columns + W - 1) / W * W); }
 
-int64_t productScratch(int64_t rows, int64_t columns) { return rows * ((columns + W - 1) / W * W); }
+int64_t productScratch(int64_t rows, int64_t columns) { return partialSize(rows, columns) + rows * copyStride; }
 
 void product(const ProductBlock& block) {
   const int64_t slices = block.k <= sliceDepth ? 1 : tileCount(block.k, sliceDepth);
-  int64_t firstK = 0;
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    const int64_t depth = (block.k - firstK) / (slices - slice);
+  // Far apart rows share few sets of the cache, so they are brought together where panels enough gain from it.
+  const bool copies = slices > 2 && block.columns > 2 * panelWidth;
+  Slice slice{0, 0, copies ? block.partial + partialSize(block.rows, block.columns) : nullptr};
+  for (int64_t left = slices; left > 0; --left) {
+    slice.depth = (block.k - slice.first) / left;
+    if (slice.copies != nullptr) copySlice(block, slice);
     for (int64_t column = 0; column < block.columns; column += panelWidth) {
       const int64_t columns = block.columns - column < panelWidth ? block.columns - column : panelWidth;
       const float* panel = block.packed + column * block.k;
       if (columns > W) {
-        runPanel<2>(block, panel + firstK * panelWidth, column, columns, firstK, depth);
+        runPanel<2>(block, panel + slice.first * panelWidth, column, columns, slice);
       } else {
-        runPanel<1>(block, panel + firstK * W, column, columns, firstK, depth);
+        runPanel<1>(block, panel + slice.first * W, column, columns, slice);
       }
     }
-    firstK += depth;
+    slice.first += slice.depth;
   }
 }
 

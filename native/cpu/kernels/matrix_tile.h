@@ -4,6 +4,9 @@
 
 // What the two products share: the register tile and its sizes.
 
+// Before a loop over a tile's rows or vectors: gcc keeps a tile in registers only where such loops are gone early.
+#define DP_MOE_UNROLL _Pragma("GCC unroll 16")
+
 namespace dp_moe::DP_MOE_ISA {
 
 // Register budget of a tile of R rows by two vectors: 2 R accumulators, 2 vectors of b, 1 of a.
