@@ -107,8 +107,8 @@ function heldError(path: string, owner: ProcessIdentity | undefined): DpMoeError
   const who = owner === undefined ? 'Another process' : `Process ${owner.pid} on ${owner.host}`
   return new DpMoeError(
     'FILE_ACCESS',
-    `${who} is writing ${path}. Wait until it ends; if it was killed on another machine, try again in ` +
-      `${STALE_MILLISECONDS / 1000} seconds`,
+    `${who} is writing ${path}. Wait until it ends; if it was killed on another machine, or was a worker ` +
+      `thread, try again in ${STALE_MILLISECONDS / 1000} seconds`,
   )
 }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -16,7 +16,7 @@ export function compileChild(script: string, folder: string): string {
   const args = [compiler, ...COMPILER_OPTIONS.split(' '), folder, `test/children/${script}`]
   const { status, stdout } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' })
   if (status !== 0) throw new Error(`${script} does not compile: ${stdout}`)
-  writeFileSync(join(folder, 'package.json'), '{"type":"module","version":"0.0.0-test"}')
+  copyFileSync(join(ROOT, 'package.json'), join(folder, 'package.json'))
   symlinkSync(join(ROOT, 'build'), join(folder, 'build')) // where the compiled sources look for the addon
   return join(folder, 'test/children', script.replace(/ts$/, 'js'))
 }
