@@ -156,7 +156,8 @@ export class RdpAccountant implements Accountant {
     // Bounds that are only known at integers have corners there.
     const alpha = 1 + Math.exp(centre)
     if (alpha < 1e6)
-      for (const order of [Math.floor(alpha), Math.ceil(alpha)]) best = Math.min(best, at(Math.log(order - 1)))
+      for (const order of [Math.max(2, Math.floor(alpha)), Math.ceil(alpha)])
+        best = Math.min(best, at(Math.log(order - 1)))
     return best
   }
 }
