@@ -1,12 +1,13 @@
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
-import { describe, layoutOf, requireUnits, type UnitLayout } from './layout.js'
+import { describe, layoutOf, requireShared, requireUnits, type UnitLayout } from './layout.js'
 import type { Parameter } from './parameter.js'
 import type { Tape } from './tape.js'
 
 /** Rows of a table: ids [rows] int32 with the layout of the batch, table [vocabulary, d] -> scale * table[ids] [rows, d]. */
 export function embedding(tape: Tape, ids: Tensor, table: Parameter, scale = 1): Tensor {
   const layout = requireUnits('embedding', ids)
+  requireShared('embedding', 'the table', table.tensor)
   const { device } = tape
   const [vocabulary, d] = table.shape
   if (table.shape.length !== 2) {

@@ -1,7 +1,7 @@
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
 import { type Activation, activationBackward, activationCode } from './activation.js'
-import { describe, layoutOf, type RoutedLayout } from './layout.js'
+import { describe, layoutOf, type RoutedLayout, requireShared } from './layout.js'
 import type { Parameter } from './parameter.js'
 import { fromSlots, gateInSlots, toSlots } from './routing.js'
 import type { Tape } from './tape.js'
@@ -33,6 +33,9 @@ export function mixture(
       'UNIT_MIXING',
       `mixture: ${describe(x)} and gate ${describe(gate)} must be the rows that were routed`,
     )
+  }
+  for (const weight of [up, upBias, down, downBias]) {
+    if (weight) requireShared('mixture', 'an expert', weight.tensor)
   }
   const experts = plan.experts
   const [, intermediate, hidden] = up.shape as [number, number, number]

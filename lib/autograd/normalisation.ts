@@ -1,6 +1,6 @@
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
-import { describe, layoutOf, requireUnits } from './layout.js'
+import { describe, layoutOf, requireShared, requireUnits } from './layout.js'
 import type { Parameter } from './parameter.js'
 import type { Tape } from './tape.js'
 
@@ -14,6 +14,7 @@ export function layerNorm(
 ): Tensor {
   const { device } = tape
   const [rows, d] = rowsOf('layerNorm', x, weight)
+  if (bias) requireShared('layerNorm', 'the bias', bias.tensor)
   const layout = layoutOf(x)
   const y = device.empty([rows, d], { layout })
   const mean = device.empty([rows])
@@ -76,6 +77,7 @@ export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6
 }
 
 function rowsOf(operation: string, x: Tensor, weight: Parameter): readonly [number, number] {
+  requireShared(operation, 'the weight', weight.tensor)
   const [rows, d] = x.shape
   if (x.shape.length !== 2 || weight.size !== d) {
     throw new DpMoeError(

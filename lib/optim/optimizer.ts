@@ -38,6 +38,7 @@ export interface OptimizerOptions {
 export abstract class Optimizer {
   readonly parameters: readonly Parameter[]
   readonly #state = new Map<string, Tensor>()
+  #names: ReadonlyMap<Parameter, string> | undefined
   #updates = 0
 
   constructor(
@@ -102,7 +103,7 @@ export abstract class Optimizer {
 
   /** A state tensor of a parameter, zeros at first. */
   protected state(parameter: Parameter, kind: string): Tensor {
-    const name = `${parameter.name}.${kind}`
+    const name = `${this.#nameOf(parameter)}.${kind}`
     let tensor = this.#state.get(name)
     if (!tensor) {
       tensor = parameter.device.keep(parameter.device.zeros(parameter.shape))
@@ -115,10 +116,26 @@ export abstract class Optimizer {
   averages(): ReadonlyMap<string, Tensor> {
     const averages = new Map<string, Tensor>()
     for (const parameter of this.parameters) {
-      const average = this.#state.get(`${parameter.name}.average`)
-      if (average) averages.set(parameter.name, average)
+      const name = this.#nameOf(parameter)
+      const average = this.#state.get(`${name}.average`)
+      if (average) averages.set(name, average)
     }
     return averages
+  }
+
+  /** The parameter's own name; its place where it has none, and behind it where another has the same. */
+  #nameOf(parameter: Parameter): string {
+    if (!this.#names) {
+      const names = new Map<Parameter, string>()
+      const taken = new Set<string>()
+      this.parameters.forEach((one, place) => {
+        const name = one.name !== '' && !taken.has(one.name) ? one.name : `${one.name}#${place}`
+        names.set(one, name)
+        taken.add(name)
+      })
+      this.#names = names
+    }
+    return this.#names.get(parameter)!
   }
 
   /** Everything a checkpoint needs to go on: tensors by name, and the number of updates. */

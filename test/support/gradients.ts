@@ -27,8 +27,8 @@ export interface Layer {
 /** Loss per unit: cross entropy of the mean output row for class (unit mod width), plus the layer's own loss. */
 function referenceLoss(layer: Layer, inputs: readonly Rows[], get: Get): number[] {
   return inputs.map((x, index) => {
-    const { y, loss = 0 } = layer.reference(x, get, index)
     if (x.length === 0) return Number.NaN
+    const { y, loss = 0 } = layer.reference(x, get, index)
     const width = y[0]!.length
     const pooled = Array.from({ length: width }, (_, j) => y.reduce((sum, row) => sum + row[j]!, 0) / y.length)
     return logSumExp(pooled) - pooled[index % width]! + loss
