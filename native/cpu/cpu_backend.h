@@ -71,6 +71,7 @@ class CpuBackend final : public Backend {
   ThreadPool& threads_;
   const KernelTable& kernels_;
   Scratch shared_;                      // what all threads of an op read
+  Scratch packed_;                      // panels of operands, beside it
   std::vector<Scratch> threadScratch_;  // [threads]: what one thread works in
 };
 

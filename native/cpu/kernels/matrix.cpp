@@ -13,6 +13,11 @@ const MatrixKernels matrixKernels = {
     .product = product,
     .outerScratch = outerScratch,
     .outer = outer,
+    .outerTiles = outerTiles,
+    .outerPanels = outerPanels,
+    .outerPackedSize = outerPackedSize,
+    .packOuter = packOuter,
+    .addOuter = addOuter,
     .addTiles = addTiles,
     .addRows = addRows,
 };

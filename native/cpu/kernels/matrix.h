@@ -12,6 +12,11 @@ void packWeight(const float* weight, int64_t k, int64_t n, bool transposed, int6
 
 void outer(const OuterBlock&);
 int64_t outerScratch(int64_t p, int64_t d);
+int64_t outerTiles(int64_t p);
+int64_t outerPanels(int64_t d);
+int64_t outerPackedSize(int64_t depth, int64_t p, int64_t d);
+void packOuter(const OuterBlock&, const OuterChunk&, const OuterPart&);
+void addOuter(const OuterBlock&, const OuterChunk&, const OuterPart&);
 void addTiles(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
               int64_t cStride);
 void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,

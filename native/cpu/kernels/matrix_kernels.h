@@ -33,7 +33,7 @@ struct OuterBlock {
   const int32_t* xRows;   // null, or [rows]
   const float* scale;     // null, or [rows]
   float* c;               // row stride cStride
-  float* scratch;         // outerScratch(p, d) floats
+  float* scratch;         // outerScratch(p, d) floats; not used by packOuter and addOuter
   int64_t rows;
   int64_t p;
   int64_t d;
@@ -42,6 +42,24 @@ struct OuterBlock {
   int64_t cStride;
   bool scaleDy;     // the scale goes into dy (else into x)
   bool accumulate;  // +=, else =
+};
+
+/// A sum of outer products is taken in chunks of this many rows: one chain of fma per chunk and element.
+constexpr int64_t outerChunkRows = 256;
+
+/// Rows [first, first + depth) of an OuterBlock, `first` a multiple of outerChunkRows, and their copy in panels.
+struct OuterChunk {
+  int64_t first;
+  int64_t depth;
+  float* packed;  // outerPackedSize(depth, p, d) floats
+};
+
+/// Some of the outerTiles(p) tiles of rows of c (columns of dy) and of its outerPanels(d) panels of columns.
+struct OuterPart {
+  int64_t firstTile;
+  int64_t endTile;
+  int64_t firstPanel;
+  int64_t endPanel;
 };
 
 struct MatrixKernels {
@@ -56,6 +74,13 @@ struct MatrixKernels {
 
   int64_t (*outerScratch)(int64_t p, int64_t d);
   void (*outer)(const OuterBlock&);
+  // The same in parts that threads share: every tile and panel of a chunk is copied once, then c takes the chunks in
+  // order, tiles by panels.
+  int64_t (*outerTiles)(int64_t p);
+  int64_t (*outerPanels)(int64_t d);
+  int64_t (*outerPackedSize)(int64_t depth, int64_t p, int64_t d);
+  void (*packOuter)(const OuterBlock&, const OuterChunk&, const OuterPart&);
+  void (*addOuter)(const OuterBlock&, const OuterChunk&, const OuterPart&);
   /// c [p, d] += sum over i < count of scale[i] * tiles[i] [p, d]; row stride cStride for all.
   void (*addTiles)(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
                    int64_t cStride);

@@ -1,7 +1,7 @@
 #include "kernels/matrix.h"
 #include "kernels/matrix_tile.h"
 
-// c [p, d] (+=) sum over rows of scale * dy' x: the weight gradient, and the tile of one segment.
+// c [p, d] (+)= sum over rows of scale * dy' x: the weight gradient, and the tile of one segment.
 //
 // Rows are taken in order, in chunks of a fixed size; a chunk's sum is one chain of fma per element, added to c when
 // the chunk ends (short chains keep the rounding error of long sums small). Both operands are copied into panels:
@@ -11,18 +11,24 @@ namespace dp_moe::DP_MOE_ISA {
 
 namespace {
 
-constexpr int64_t chunkRows = 256;
-constexpr int64_t copyRows = 32;  // source rows that stay in the first-level cache while all panels take their part
-constexpr int64_t tileStride = chunkRows * tileRowsWide + 2 * W;  // copies write whole vectors: room for the last one
+constexpr int64_t copyRows = 8;  // source rows that stay in the first-level cache while all panels take their part
 
 DP_MOE_INLINE int64_t rowAt(const int32_t* rows, int64_t i) { return rows == nullptr ? i : rows[i]; }
 
-/// dy's columns [first, first + rows of the tile) of source rows [begin, end), `width` floats per row of the tile.
-DP_MOE_INLINE void copyTile(const OuterBlock& block, int64_t chunk, int64_t begin, int64_t end, int64_t first,
+/// Floats from one packed tile, or panel, to the next: copies write whole vectors, so there is room past the last
+/// one, and distances are no powers of two.
+DP_MOE_INLINE int64_t tileStride(int64_t depth) { return (depth * tileRowsWide + 2 * W + 15) / 16 * 16; }
+DP_MOE_INLINE int64_t panelStride(int64_t depth) { return depth * panelWidth + 16; }
+
+/// First row of c of a tile: tiles differ by a row at most.
+DP_MOE_INLINE int64_t tileBegin(int64_t p, int64_t tile) { return p * tile / tileCount(p, tileRowsWide); }
+
+/// dy's columns [first, first + width) of rows [begin, end) of the chunk, `width` floats per row of the tile.
+DP_MOE_INLINE void copyTile(const OuterBlock& block, const OuterChunk& chunk, int64_t begin, int64_t end, int64_t first,
                             int64_t width, float* tile) {
   for (int64_t i = begin; i < end; ++i) {
-    const float* source = block.dy + rowAt(block.dyRows, chunk + i) * block.dyStride + first;
-    const vf scale = broadcast(block.scaleDy && block.scale != nullptr ? block.scale[chunk + i] : 1.0f);
+    const float* source = block.dy + rowAt(block.dyRows, chunk.first + i) * block.dyStride + first;
+    const vf scale = broadcast(block.scaleDy && block.scale != nullptr ? block.scale[chunk.first + i] : 1.0f);
     for (int64_t column = 0; column < width; column += W) {
       const int64_t left = block.p - first - column;
       const vf value = left >= W ? load(source + column) : loadPartial(source + column, left);
@@ -31,12 +37,12 @@ DP_MOE_INLINE void copyTile(const OuterBlock& block, int64_t chunk, int64_t begi
   }
 }
 
-DP_MOE_INLINE void copyPanel(const OuterBlock& block, int64_t chunk, int64_t begin, int64_t end, int64_t first,
-                             float* panel) {
+DP_MOE_INLINE void copyPanel(const OuterBlock& block, const OuterChunk& chunk, int64_t begin, int64_t end,
+                             int64_t first, float* panel) {
   const int64_t left = block.d - first;
   for (int64_t i = begin; i < end; ++i) {
-    const float* source = block.x + rowAt(block.xRows, chunk + i) * block.xStride + first;
-    const vf scale = broadcast(!block.scaleDy && block.scale != nullptr ? block.scale[chunk + i] : 1.0f);
+    const float* source = block.x + rowAt(block.xRows, chunk.first + i) * block.xStride + first;
+    const vf scale = broadcast(!block.scaleDy && block.scale != nullptr ? block.scale[chunk.first + i] : 1.0f);
     if (left >= panelWidth) {
       store(panel + i * panelWidth, load(source) * scale);
       store(panel + i * panelWidth + W, load(source + W) * scale);
@@ -83,42 +89,54 @@ DP_MOE_INLINE void addTile(const float* tile, const float* panel, int64_t depth,
 
 }  // namespace
 
-int64_t outerScratch(int64_t p, int64_t d) {
-  return tileCount(p, tileRowsWide) * tileStride + tileCount(d, panelWidth) * chunkRows * panelWidth;
+int64_t outerTiles(int64_t p) { return tileCount(p, tileRowsWide); }
+int64_t outerPanels(int64_t d) { return tileCount(d, panelWidth); }
+
+int64_t outerPackedSize(int64_t depth, int64_t p, int64_t d) {
+  return outerTiles(p) * tileStride(depth) + outerPanels(d) * panelStride(depth);
+}
+
+int64_t outerScratch(int64_t p, int64_t d) { return outerPackedSize(outerChunkRows, p, d); }
+
+void packOuter(const OuterBlock& block, const OuterChunk& chunk, const OuterPart& part) {
+  float* packedX = chunk.packed + outerTiles(block.p) * tileStride(chunk.depth);
+  for (int64_t begin = 0; begin < chunk.depth; begin += copyRows) {
+    const int64_t end = begin + copyRows < chunk.depth ? begin + copyRows : chunk.depth;
+    for (int64_t tile = part.firstTile; tile < part.endTile; ++tile) {
+      const int64_t row = tileBegin(block.p, tile);
+      copyTile(block, chunk, begin, end, row, tileBegin(block.p, tile + 1) - row,
+               chunk.packed + tile * tileStride(chunk.depth));
+    }
+    for (int64_t panel = part.firstPanel; panel < part.endPanel; ++panel) {
+      copyPanel(block, chunk, begin, end, panel * panelWidth, packedX + panel * panelStride(chunk.depth));
+    }
+  }
+}
+
+void addOuter(const OuterBlock& block, const OuterChunk& chunk, const OuterPart& part) {
+  const float* packedX = chunk.packed + outerTiles(block.p) * tileStride(chunk.depth);
+  for (int64_t panel = part.firstPanel; panel < part.endPanel; ++panel) {
+    const int64_t column = panel * panelWidth;
+    const int64_t columns = block.d - column < panelWidth ? block.d - column : panelWidth;
+    for (int64_t tile = part.firstTile; tile < part.endTile; ++tile) {
+      const int64_t row = tileBegin(block.p, tile);
+      withRows<tileRowsWide>(tileBegin(block.p, tile + 1) - row, [&]<int rows>() {
+        addTile<rows>(chunk.packed + tile * tileStride(chunk.depth), packedX + panel * panelStride(chunk.depth),
+                      chunk.depth, block.c + row * block.cStride + column, block.cStride, columns,
+                      block.accumulate || chunk.first > 0);
+      });
+    }
+  }
 }
 
 void outer(const OuterBlock& block) {
-  const int64_t tiles = tileCount(block.p, tileRowsWide);
-  const int64_t panels = tileCount(block.d, panelWidth);
-  float* packedDy = block.scratch;
-  float* packedX = block.scratch + tiles * tileStride;
+  const OuterPart all{0, outerTiles(block.p), 0, outerPanels(block.d)};
   // A sum of no rows is zero: one chunk of no rows writes it.
-  for (int64_t chunk = 0; chunk < block.rows || chunk == 0; chunk += chunkRows) {
-    const int64_t depth = block.rows - chunk < chunkRows ? block.rows - chunk : chunkRows;
-    for (int64_t begin = 0; begin < depth; begin += copyRows) {
-      const int64_t end = begin + copyRows < depth ? begin + copyRows : depth;
-      for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
-        const int64_t width = (block.p - first) / (tiles - tile);
-        copyTile(block, chunk, begin, end, first, width, packedDy + tile * tileStride);
-        first += width;
-      }
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        copyPanel(block, chunk, begin, end, panel * panelWidth, packedX + panel * chunkRows * panelWidth);
-      }
-    }
-    const bool accumulate = block.accumulate || chunk > 0;
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      const int64_t column = panel * panelWidth;
-      const int64_t columns = block.d - column < panelWidth ? block.d - column : panelWidth;
-      for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
-        const int64_t width = (block.p - first) / (tiles - tile);
-        withRows<tileRowsWide>(width, [&]<int rows>() {
-          addTile<rows>(packedDy + tile * tileStride, packedX + panel * chunkRows * panelWidth, depth,
-                        block.c + first * block.cStride + column, block.cStride, columns, accumulate);
-        });
-        first += width;
-      }
-    }
+  for (int64_t first = 0; first < block.rows || first == 0; first += outerChunkRows) {
+    const int64_t left = block.rows - first;
+    const OuterChunk chunk{first, left < outerChunkRows ? left : outerChunkRows, block.scratch};
+    packOuter(block, chunk, all);
+    addOuter(block, chunk, all);
   }
 }
 
@@ -142,8 +160,8 @@ void addTiles(float* c, const float* const* tiles, const float* scale, int64_t c
 void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
              int64_t stride) {
   constexpr int vectors = 4;
-  for (int64_t chunk = 0; chunk < rows; chunk += chunkRows) {
-    const int64_t end = chunk + chunkRows < rows ? chunk + chunkRows : rows;
+  for (int64_t chunk = 0; chunk < rows; chunk += outerChunkRows) {
+    const int64_t end = chunk + outerChunkRows < rows ? chunk + outerChunkRows : rows;
     for (int64_t first = 0; first < p; first += vectors * W) {
       int64_t valid[vectors];
       vf sum[vectors] = {};
