@@ -9,6 +9,9 @@ import { ClippedSumSink } from './clipped-sum-sink.js'
 import { type Clipping, type ClippingMode, clippingGroups } from './clipping.js'
 import { keyTensor, type RunKey } from './keys.js'
 
+/** What the native update takes as float32 must be below its infinity. */
+const largest = 3e38
+
 /** Where each step is recorded before its update is made. */
 export interface StepRecorder {
   appendStep(step: number): Promise<void>
@@ -70,8 +73,11 @@ export class PrivateOptimizer {
     if (!(noiseMultiplier >= 0 && Number.isFinite(noiseMultiplier))) {
       throw new OutOfRangeError('noiseMultiplier', 'a finite number >= 0', noiseMultiplier)
     }
-    if (!(expectedBatchSize > 0 && Number.isFinite(expectedBatchSize))) {
-      throw new OutOfRangeError('expectedBatchSize', 'a finite number > 0', expectedBatchSize)
+    if (!(Math.fround(expectedBatchSize) > 0 && expectedBatchSize <= largest)) {
+      throw new OutOfRangeError('expectedBatchSize', `a finite number > 0, up to ${largest}`, expectedBatchSize)
+    }
+    if (noiseMultiplier * options.maxGradNorm > largest) {
+      throw new OutOfRangeError('maxGradNorm', `at most ${largest} / noiseMultiplier`, options.maxGradNorm)
     }
     this.device = (optimizer.parameters[0] as Parameter).device
     this.#options = options

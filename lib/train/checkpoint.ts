@@ -72,6 +72,11 @@ export class CheckpointStore {
     )
   }
 
+  /** Whether none was written. */
+  async isEmpty(): Promise<boolean> {
+    return (await this.#names()).length === 0
+  }
+
   /** Names of the checkpoints, newest first. */
   async #names(): Promise<string[]> {
     const names = await withFileErrors('read', this.folder, () => readdir(this.folder))

@@ -58,7 +58,13 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
     const firstStep = resume ? await goOn(state, parts.warn) : 0
     const metrics = await MetricsLog.open(folder.metricsFile, firstStep)
     const close = async () => {
-      await metrics.close().finally(() => ledger?.close())
+      try {
+        await metrics.close()
+      } finally {
+        await ledger?.close()
+        // A run that failed before its first update gave nothing away, and there is nothing to go on from.
+        if (!resume && optimizer.updates === 0 && (await store.isEmpty())) await folder.discard()
+      }
     }
     return { folder, ledger, metrics, state, firstStep, close }
   } catch (error) {

@@ -30,11 +30,13 @@ export class PrivateRun {
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
   readonly #key: RunKey
+  readonly #examples: number
 
   constructor({ device, model, optimizer, training, maxRows, key, plan, run }: PrivateRunParts) {
     this.#plan = plan
     this.#ledger = run.ledger!
     this.#key = key
+    this.#examples = training.length
     const engine = new PrivacyEngine({ relation: plan.relation, key })
     const ledger = this.#ledger
     const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
@@ -91,9 +93,9 @@ export class PrivateRun {
   }
 
   #publicConstants(labels: LabelSet): Certificate['publicConstants'] {
-    const { relation, recipe, sampleRate, expectedBatchSize } = this.#plan
+    const { relation, recipe } = this.#plan
     return {
-      ...(relation !== 'add-or-remove-one' && { examples: Math.round(expectedBatchSize / sampleRate) }),
+      ...(relation !== 'add-or-remove-one' && { examples: this.#examples }),
       labels: [...labels.names],
       labelsStated: labels.stated,
       maxLength: recipe.tokenizer.maxLength,

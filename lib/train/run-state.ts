@@ -1,3 +1,4 @@
+import type { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import type { TensorSource } from '../models/safetensors.js'
@@ -20,7 +21,12 @@ export interface RunState {
   readonly store: CheckpointStore
 }
 
-/** Writes a checkpoint from which step `nextStep` comes next. Frozen parameters are made again from their seed. */
+/**
+ * Writes a checkpoint from which step `nextStep` comes next. Frozen parameters are made again from their seed.
+ *
+ * @throws DpMoeError INVALID_ARGUMENT when weights are no longer finite: a run that diverged ends here, without a release.
+ *   Weights are what privacy covers, so this says nothing about the data that they do not
+ */
 export async function saveCheckpoint(state: RunState, nextStep: number): Promise<void> {
   const { key, ledger, optimizer } = state
   const { updates, tensors } = optimizer.snapshot()
@@ -35,7 +41,7 @@ export async function saveCheckpoint(state: RunState, nextStep: number): Promise
   }
   const parameters = new Map<string, TensorSource>()
   for (const parameter of state.model.trainableParameters()) {
-    parameters.set(parameter.name, source(parameter.tensor))
+    parameters.set(parameter.name, finiteWeights(parameter, nextStep))
   }
   const optimizerTensors = new Map<string, TensorSource>()
   for (const [name, tensor] of tensors) optimizerTensors.set(name, source(tensor))
@@ -89,6 +95,18 @@ function requireSame(what: string, was: string, is: string): void {
     'INVALID_ARGUMENT',
     `The ${what} differs from that of the run to resume; give the same options and data, or start a new run`,
   )
+}
+
+function finiteWeights({ name, tensor }: Parameter, step: number): TensorSource {
+  const data = async () => {
+    const weights = (await tensor.data()) as Float32Array
+    if (weights.every(Number.isFinite)) return weights
+    throw new DpMoeError(
+      'INVALID_ARGUMENT',
+      `The weights are no longer finite after ${step} steps (${name}): the run diverged. Start again with a lower learning rate`,
+    )
+  }
+  return { dtype: 'F32', shape: tensor.shape, data }
 }
 
 function source(tensor: { shape: readonly number[]; data(): Promise<unknown> }): TensorSource {
