@@ -30,16 +30,14 @@ export interface ReferenceBatch {
   make(device: Device): TextBatch
 }
 
-export function referenceBatches(count: number, seed = 1): ReferenceBatch[] {
+export function referenceBatches(count: number, seed = 1, texts = referenceBatchSize): ReferenceBatch[] {
   let state = seed
   const uniform = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     return (state + 0.5) / 2 ** 32
   }
   return Array.from({ length: count }, () => {
-    const lengths = Array.from({ length: referenceBatchSize }, () =>
-      Math.min(64, 16 + Math.floor(-Math.log(1 - uniform()) * 4.5)),
-    )
+    const lengths = Array.from({ length: texts }, () => Math.min(64, 16 + Math.floor(-Math.log(1 - uniform()) * 4.5)))
     const offsets = new Int32Array(lengths.length + 1)
     lengths.forEach((length, unit) => {
       offsets[unit + 1] = offsets[unit]! + length

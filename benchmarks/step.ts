@@ -1,61 +1,92 @@
 import { Device } from '../lib/engine/index.js'
 import { accumulateGradients, sumSink } from '../lib/nn/accumulate.js'
 import { adamW } from '../lib/optim/adam.js'
-import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
 import { seedKey } from '../lib/privacy/keys.js'
+import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
 import { referenceBatches, referenceBatchSize, referenceFlops, referenceModel } from './reference-model.js'
 
 /**
- * Times one training step of the reference model, in this process alone so that its peak memory is its own.
+ * Times training steps of the reference model.
  *
- *     node --import tsx benchmarks/step.ts private|plain THREADS [SECONDS]
+ *     node --import tsx benchmarks/step.ts MODES THREADS [SECONDS]
  *
- * Prints one line of JSON: median and minimum step time in ms, peak memory in MB, floating-point operations of a step.
+ * MODES is `plain`, `private` or `plain,private`; several take turns, step by step, so that a busy machine slows them
+ * alike. Prints a line of JSON for each: median and minimum step time in ms, the process's peak memory in MB, the
+ * floating-point operations of a step, and `flopLimitMs`, the time these would take at the speed of a large matrix product.
  */
-const [mode = 'private', threads = '2', seconds = '10'] = process.argv.slice(2)
+const [modes = 'plain,private', threads = '2', seconds = '20'] = process.argv.slice(2)
 const device = Device.open('cpu', { threads: Number(threads) })
-const model = referenceModel(device)
-const optimizer = adamW(model.parameters(), { learningRate: 1e-4 })
 const batches = referenceBatches(4)
-const loss = model.loss.bind(model)
-const made = new PrivateOptimizer({
-  optimizer,
-  key: seedKey(1),
-  noiseMultiplier: 1,
-  maxGradNorm: 1,
-  expectedBatchSize: referenceBatchSize,
-})
 
-async function step(index: number): Promise<void> {
-  const microBatch = () => batches[index % batches.length]!.make(device)
-  if (mode === 'private') {
-    await made.step(index, [microBatch], loss)
-  } else {
-    await accumulateGradients(device, [microBatch], loss, sumSink)
-    device.scope(() => optimizer.update({ step: index, divisor: referenceBatchSize }))
+/** A model and its optimizer; the private step and the plain one differ in nothing else. */
+function stepper(mode: string): (index: number) => Promise<void> {
+  const model = referenceModel(device)
+  const optimizer = adamW(model.parameters(), { learningRate: 1e-4 })
+  const loss = model.loss.bind(model)
+  const microBatch = (index: number) => () => batches[index % batches.length]!.make(device)
+  if (mode === 'plain') {
+    return async (index) => {
+      await accumulateGradients(device, [microBatch(index)], loss, sumSink)
+      device.scope(() => optimizer.update({ step: index, divisor: referenceBatchSize }))
+      await device.synchronize()
+    }
   }
-  await device.synchronize()
+  const made = new PrivateOptimizer({
+    optimizer,
+    key: seedKey(mode),
+    noiseMultiplier: 1,
+    maxGradNorm: 1,
+    expectedBatchSize: referenceBatchSize,
+  })
+  return async (index) => {
+    await made.step(index, [microBatch(index)], loss)
+    await device.synchronize()
+  }
 }
 
-const times: number[] = []
+/** GFLOP/s of the product of two 1536 x 1536 matrices: the best of ten. */
+async function matrixSpeed(): Promise<number> {
+  const n = 1536
+  const [x, weight, y] = [device.zeros([n, n]), device.zeros([n, n]), device.empty([n, n])]
+  const sizes = { rows: n, k: n, n, groups: 1, groupStride: 1 }
+  const options = { transposed: true, accumulate: false, activation: 0 }
+  let best = 0
+  for (let i = 0; i < 10; i++) {
+    const start = performance.now()
+    device.run('matrixMultiply', { x, weight, y, ...sizes, ...options })
+    await device.synchronize()
+    best = Math.max(best, (2 * n ** 3) / (performance.now() - start) / 1e6)
+  }
+  for (const tensor of [x, weight, y]) tensor[Symbol.dispose]()
+  return best
+}
+
+const steppers = modes.split(',').map((mode) => ({ mode, step: stepper(mode), times: [] as number[] }))
 const end = performance.now() + 1000 * Number(seconds)
 for (let index = 0; index < 4 || (performance.now() < end && index < 200); index++) {
-  const start = performance.now()
-  await step(index)
-  if (index >= 2) times.push(performance.now() - start)
+  for (const { step, times } of steppers) {
+    const start = performance.now()
+    await step(index)
+    if (index >= 2) times.push(performance.now() - start)
+  }
 }
-times.sort((a, b) => a - b)
-const flops = batches.reduce((sum, batch) => sum + referenceFlops(batch), 0) / batches.length
-console.log(
-  JSON.stringify({
-    what: `dp-moe ${mode}`,
-    threads: Number(threads),
-    instructionSet: device.info.instructionSet,
-    medianMs: times[times.length >> 1],
-    minMs: times[0],
-    steps: times.length,
-    peakMb: Math.round(process.resourceUsage().maxRSS / 1024),
-    gflop: flops / 1e9,
-  }),
-)
+const peakMb = Math.round(process.resourceUsage().maxRSS / 1024)
+const gigaflops = batches.reduce((sum, batch) => sum + referenceFlops(batch), 0) / batches.length / 1e9
+const speed = await matrixSpeed()
+for (const { mode, times } of steppers) {
+  times.sort((a, b) => a - b)
+  console.log(
+    JSON.stringify({
+      what: `dp-moe ${mode}`,
+      threads: Number(threads),
+      instructionSet: device.info.instructionSet,
+      steps: times.length,
+      medianMs: times[times.length >> 1],
+      minMs: times[0],
+      peakMb,
+      gigaflops,
+      flopLimitMs: (1000 * gigaflops) / speed,
+    }),
+  )
+}
 device.close()

@@ -31,7 +31,7 @@ export class Tape {
 
   /** Whether a site of this parameter is wanted. */
   trains(parameter: Parameter | undefined): parameter is Parameter {
-    return this.sink !== undefined && parameter !== undefined && parameter.trainable
+    return this.sink !== undefined && parameter?.trainable === true
   }
 
   /**

@@ -15,13 +15,17 @@ export interface MixtureClassifierConfig {
   numLabels: number
   hiddenSize: number
   numExperts: number
-  /** Default 2; their gates are divided by their sum. */
+  /** Default 1. */
   expertsPerToken?: number
+  /** Divide the gates of the chosen experts by their sum. Default false: with one expert the router would not learn. */
+  normalizeGates?: boolean
   /**
-   * Learning rate of the router as a fraction of the experts'; 0 freezes it. Default 0.01: noise at the experts' rate would
+   * Learning rate of the router as a fraction of the experts'; 0 freezes it. Default 0.1: noise at the experts' rate would
    * undo the routing.
    */
   routerLearningRate?: number
+  /** Standard deviation of the first router weights; larger is more decided. Default 12: one expert takes most of a word. */
+  routerDeviation?: number
   /** Scale of the bias: below 1 it takes less of each example's gradient norm. Default 0.3. */
   biasScale?: number
 }
@@ -39,19 +43,29 @@ export class MixtureClassifier extends Module {
 
   constructor(init: Initializer, config: MixtureClassifierConfig) {
     super()
-    this.config = { expertsPerToken: 2, routerLearningRate: 0.01, biasScale: 0.3, ...config }
+    this.config = {
+      expertsPerToken: 1,
+      normalizeGates: false,
+      routerLearningRate: 0.1,
+      routerDeviation: 12,
+      biasScale: 0.3,
+      ...config,
+    }
     const { vocabularySize, hiddenSize, numExperts, expertsPerToken, numLabels, routerLearningRate } = this.config
+    const { routerDeviation, normalizeGates } = this.config
     this.embedding = new Embedding(init, { vocabularySize, hiddenSize, deviation: 1 / Math.sqrt(hiddenSize) })
     this.experts = new LinearExperts(init, {
       inputSize: hiddenSize,
       outputSize: numLabels,
       numExperts,
       expertsPerToken,
+      normalizeGates,
+      routerDeviation,
     })
     this.bias = new Linear(init, { inputSize: 1, outputSize: numLabels, bias: false, deviation: 0 })
     this.embedding.freeze()
-    // With one expert per token the gate is 1 and the router has no gradient.
-    if (expertsPerToken === 1 || routerLearningRate === 0) this.experts.router.freeze()
+    // A single gate divided by itself is 1: such a router has no gradient.
+    if ((expertsPerToken === 1 && normalizeGates) || routerLearningRate === 0) this.experts.router.freeze()
     this.experts.router.weight.learningRateScale = routerLearningRate
     this.nameParameters()
   }

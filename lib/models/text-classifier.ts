@@ -16,8 +16,10 @@ const mixtureSchema = z.strictObject({
   numLabels: z.int().min(2),
   hiddenSize: positive,
   numExperts: positive,
-  expertsPerToken: positive.default(2),
-  routerLearningRate: z.number().nonnegative().default(0.01),
+  expertsPerToken: positive.default(1),
+  normalizeGates: z.boolean().default(false),
+  routerLearningRate: z.number().nonnegative().default(0.1),
+  routerDeviation: z.number().positive().default(12),
   biasScale: z.number().positive().default(0.3),
 })
 

@@ -10,7 +10,6 @@ export function makeOptimizer(model: TextClassifier, recipe: Recipe, steps: numb
   const common = {
     learningRate: recipe.learningRate,
     schedule: schedule(recipe.schedule, steps, Math.floor(steps * recipe.warmup)),
-    ...(recipe.averageFrom < 1 && { averageFrom: Math.max(1, Math.ceil(steps * recipe.averageFrom)) }),
   }
   const parameters = model.trainableParameters()
   return recipe.optimizer === 'sgd'

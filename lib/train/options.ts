@@ -41,7 +41,7 @@ export interface TrainOptions {
 
   /** Public statement of the label set. Default: the names found, listed in the certificate as treated as public. */
   labels?: readonly string[]
-  /** Public statement of the longest text in tokens; longer ones are cut. Default 256. */
+  /** Public statement of the longest text in tokens; longer ones are cut. Default 1024, with attention 256. */
   maxLength?: number
   /** A Hugging Face tokenizer.json; default: word hashing. */
   tokenizer?: string

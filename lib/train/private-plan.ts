@@ -2,7 +2,7 @@ import { dpSgd, EpsilonCurve, type NeighboringRelation, solve } from '../account
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { spentEpsilon } from '../privacy/spent.js'
 import type { TrainOptions } from './options.js'
-import { chooseRecipe, type Recipe } from './recipe.js'
+import { chooseRecipe, learningRateUnderNoise, type Recipe } from './recipe.js'
 
 /** The privacy side of a run, fixed before its first step. */
 export interface PrivatePlan {
@@ -35,10 +35,9 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
   const strict = relation === 'add-or-remove-one'
   if (strict) requireConstants(options)
   const stated = strict ? Math.round(options.expectedBatchSize! / options.sampleRate!) : examples
-  // With a stated noise the recipe cannot know epsilon; a common one stands in, which is public too.
-  const recipe = chooseRecipe({ examples: stated, classes, epsilon: targetEpsilon ?? 8 }, options)
+  const recipe = chooseRecipe({ examples: stated, classes }, options)
   const sampleRate = options.sampleRate ?? Math.min(1, recipe.expectedBatchSize / examples)
-  const steps = options.steps ?? Math.max(1, Math.round(recipe.epochs / sampleRate))
+  const { steps } = recipe
   const delta = options.targetDelta ?? 1 / examples
   if (!(delta > 0 && delta < 1)) throw new OutOfRangeError('targetDelta', 'a number in (0, 1)', delta)
   const noiseMultiplier =
@@ -53,7 +52,7 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
     delta,
     epsilon: spentEpsilon('pld', relation, [{ noiseMultiplier, sampleRate, steps }], delta),
     epsilonAt: (made) => curve.at(made),
-    recipe,
+    recipe: { ...recipe, learningRate: options.learningRate ?? learningRateUnderNoise(recipe, noiseMultiplier) },
     warnings: delta > 1 / examples ? [largeDelta(delta, examples)] : [],
   }
 }

@@ -10,8 +10,6 @@ export interface PublicFacts {
   /** Number of training examples, or under add-or-remove-one its stated stand-in expectedBatchSize / sampleRate. */
   readonly examples: number
   readonly classes: number
-  /** undefined without privacy. */
-  readonly epsilon: number | undefined
 }
 
 export interface TokenizerChoice {
@@ -26,7 +24,7 @@ export interface Recipe {
   readonly tokenizer: TokenizerChoice
   readonly bag: BagOptions | undefined
   readonly expectedBatchSize: number
-  readonly epochs: number
+  readonly steps: number
   readonly optimizer: 'sgd' | 'adamw'
   readonly learningRate: number
   readonly momentum: number
@@ -35,50 +33,84 @@ export interface Recipe {
   readonly warmup: number
   readonly maxGradNorm: number
   readonly clipping: ClippingMode
-  /** Fraction of the steps after which weights are averaged for the release. */
-  readonly averageFrom: number
 }
 
-/** Default longest text, in tokens. */
-export const defaultMaxLength = 256
+/** Default longest text, in tokens: a bag of words takes long texts at little cost, attention does not. */
+export const defaultMaxLength = { 'mixture-classifier': 1024, 'switch-classifier': 256 } as const
+
+/** Peak learning rate of the mixture classifier: beyond it even noiseless training overshoots. */
+const highestLearningRate = 100
 
 /**
  * Chooses what the user left open, from public numbers only.
  *
- * Large batches and few steps suit private training: the noise on the mean falls with the batch, and sigma grows only
- * slowly with the sampling rate.
+ * Large batches and few steps suit private training: the noise on the mean falls with the batch, while sigma grows
+ * only slowly with the sampling rate. The batch grows as N^(1/4) and the steps as N^(3/5), so that larger data sets
+ * spend their budget on more steps of a smaller sampling rate; fitted on data sets of 4,000 to 67,000 texts with 2, 4
+ * and 20 classes. The learning rate is for no noise: {@link learningRateUnderNoise} lowers it.
  */
 export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe {
-  const { examples, classes, epsilon } = facts
-  const sampleRate = epsilon === undefined ? Math.min(0.2, 256 / examples) : 0.2
-  const expectedBatchSize = options.expectedBatchSize ?? Math.max(1, Math.round(examples * sampleRate))
-  const tokenizer = { vocabularySize: 32768, ngrams: 1, maxLength: options.maxLength ?? defaultMaxLength }
-  const defaults = {
-    modelType: 'mixture-classifier',
-    vocabularySize: tokenizer.vocabularySize,
-    numLabels: classes,
-    hiddenSize: 128,
-    numExperts: 16,
-  }
-  const model = parseClassifierConfig({ ...defaults, ...options.model }, 'model')
+  const { examples, classes } = facts
+  const batch = options.sampleRate === undefined ? 100 * examples ** 0.25 : options.sampleRate * examples
+  const expectedBatchSize = options.expectedBatchSize ?? Math.max(1, Math.round(Math.min(examples, batch)))
+  const planned = Math.round(Math.min(2000, Math.max(100, 1.29 * examples ** 0.6)))
+  const sampleRate = options.sampleRate ?? Math.min(1, expectedBatchSize / examples)
+  const passes = options.epochs && Math.max(1, Math.round(options.epochs / sampleRate))
+  const model = chooseModel(facts, options)
+  const bagOfWords = model.modelType === 'mixture-classifier'
   if (model.numLabels !== classes) {
     throw new DpMoeError('INVALID_ARGUMENT', `model: expected numLabels ${classes}, got ${model.numLabels}`)
   }
-  return {
+  const common = {
     model,
-    tokenizer: { ...tokenizer, vocabularySize: model.vocabularySize },
-    bag: model.modelType === 'mixture-classifier' ? { weighting: 'log', normalise: true } : undefined,
+    tokenizer: {
+      vocabularySize: model.vocabularySize,
+      ngrams: 1,
+      maxLength: options.maxLength ?? defaultMaxLength[model.modelType],
+    },
     expectedBatchSize,
-    epochs: options.epochs ?? 40,
-    optimizer: 'sgd',
-    learningRate: options.learningRate ?? 50,
+    steps: options.steps ?? passes ?? planned,
     momentum: 0,
-    schedule: 'constant',
-    warmup: 0,
-    maxGradNorm: options.maxGradNorm ?? 0.35,
     clipping: options.clipping ?? 'flat',
-    averageFrom: 0.5,
   }
+  return bagOfWords
+    ? {
+        ...common,
+        bag: { weighting: 'log', normalise: true },
+        optimizer: 'sgd',
+        learningRate: options.learningRate ?? highestLearningRate,
+        schedule: 'stable-decay',
+        warmup: 0,
+        maxGradNorm: options.maxGradNorm ?? 0.5,
+      }
+    : {
+        ...common,
+        bag: undefined,
+        optimizer: 'adamw',
+        learningRate: options.learningRate ?? 1e-3,
+        schedule: 'cosine',
+        warmup: 0.05,
+        maxGradNorm: options.maxGradNorm ?? 1,
+      }
+}
+
+/**
+ * Plain gradient descent walks about learningRate * sigma * C * sqrt(steps) / B by noise alone; a walk of length 1 is
+ * what the mixture classifier bears. Adam divides by the noise itself, so its rate stays.
+ */
+export function learningRateUnderNoise(recipe: Recipe, noiseMultiplier: number): number {
+  if (recipe.optimizer === 'adamw') return recipe.learningRate
+  const walk = noiseMultiplier * recipe.maxGradNorm * Math.sqrt(recipe.steps)
+  return Math.min(recipe.learningRate, recipe.expectedBatchSize / walk)
+}
+
+function chooseModel({ examples, classes }: PublicFacts, { model = {} }: TrainOptions): ClassifierConfig {
+  const common = { modelType: 'mixture-classifier', vocabularySize: 32768, numLabels: classes }
+  const size = examples < 16000 ? { numExperts: 32, hiddenSize: 128 } : { numExperts: 64, hiddenSize: 256 }
+  return parseClassifierConfig(
+    { ...common, ...((model.modelType ?? common.modelType) === common.modelType && size), ...model },
+    'model',
+  )
 }
 
 /** What was chosen, in lines for people. */

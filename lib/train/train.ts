@@ -5,7 +5,6 @@ import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { type PretrainedClassifier, savePretrained } from '../models/pretrained.js'
 import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
 import { Telemetry } from '../nn/telemetry.js'
-import type { Optimizer } from '../optim/optimizer.js'
 import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
 import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
 import { ShuffleSampler } from '../privacy/sampling.js'
@@ -38,7 +37,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const texts = await loadTexts(options)
   const examples = texts.training.texts.length
   const plan = options.nonPrivate ? undefined : planPrivacy(options, examples, texts.labels.size)
-  const recipe = plan?.recipe ?? chooseRecipe({ examples, classes: texts.labels.size, epsilon: undefined }, options)
+  const recipe = plan?.recipe ?? chooseRecipe({ examples, classes: texts.labels.size }, options)
   for (const text of describeRecipe(recipe, examples, plan)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
   const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer)
@@ -84,13 +83,12 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: stri
       epsilonAt: plan.epsilonAt,
     })
     await run.ledger!.end()
-    const averaged = await averagedWeights(optimizer, model)
     const epsilon = privateRun.epsilon()
     await run.folder.writeRelease(async (folder) => {
-      await savePretrained(folder, pretrained(parts), averaged)
+      await savePretrained(folder, pretrained(parts))
       await privateRun.writeCertificate(folder, parts.texts.labels)
     })
-    return await finish(parts, averaged, {
+    return await finish(parts, {
       private: true,
       steps: run.ledger!.steps,
       epsilon,
@@ -106,7 +104,7 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
   const { options, recipe, training, device, model } = parts
   const key = seedKey(options.seed ?? 0)
   const sampler = new ShuffleSampler(training.length, Math.min(training.length, recipe.expectedBatchSize), key)
-  const steps = options.steps ?? Math.max(1, Math.round(recipe.epochs * sampler.stepsPerEpoch))
+  const { steps } = recipe
   const optimizer = makeOptimizer(model, recipe, steps)
   const telemetry = new Telemetry(device)
   const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan: undefined, warn })
@@ -118,42 +116,25 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
       key,
     )
     await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })
-    const averaged = await averagedWeights(optimizer, model)
     await run.folder.writeRelease(async (folder) => {
-      await savePretrained(folder, pretrained(parts), averaged)
+      await savePretrained(folder, pretrained(parts))
       await writeCertificate(join(folder, 'certificate.json'), createNonPrivateStatement({ name: 'dp-moe', version }))
     })
     const facts = { private: false, steps, epsilon: undefined, delta: undefined, noiseMultiplier: undefined }
-    return await finish(parts, averaged, facts)
+    return await finish(parts, facts)
   } finally {
     await run.close()
   }
 }
 
-/** Scores the released weights on the validation data and puts the result together. */
+/** Scores the released model on the validation data and puts the result together. */
 async function finish(
   { options, training, validation, device, model, started }: Parts,
-  weights: ReadonlyMap<string, Float32Array>,
   facts: Pick<TrainResult, 'private' | 'steps' | 'epsilon' | 'delta' | 'noiseMultiplier'>,
 ): Promise<TrainResult> {
-  for (const [name, parameter] of model.namedParameters()) {
-    const values = weights.get(name)
-    if (values) parameter.tensor.write(values)
-  }
   const result = validation && (await evaluateClassifier(device, model, validation, options.signal))
   const seconds = (performance.now() - started) / 1000
   return { output: options.output, examples: training.length, seconds, validation: result, ...facts }
-}
-
-/** Averaged weights by name, where the recipe averages. */
-async function averagedWeights(optimizer: Optimizer, model: TextClassifier): Promise<Map<string, Float32Array>> {
-  const weights = new Map<string, Float32Array>()
-  const averages = optimizer.averages()
-  for (const parameter of model.trainableParameters()) {
-    const average = averages.get(parameter.name)
-    if (average) weights.set(parameter.name, (await average.data()) as Float32Array)
-  }
-  return weights
 }
 
 function pretrained({ model, recipe, texts, tokenizer }: Parts): PretrainedClassifier {

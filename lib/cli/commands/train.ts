@@ -16,7 +16,11 @@ export const trainFlags = {
     text: text('<column>', 'Column with the text', 'text'),
     label: text('<column>', 'Column with the label, names or numbers', 'label'),
     labels: list('<a,b>', 'State the label set, which is public', 'the names found in the file, treated as public'),
-    maxLength: integer('<tokens>', 'State the longest text, which is public; longer ones are cut', '256'),
+    maxLength: integer(
+      '<tokens>',
+      'State the longest text, which is public; longer ones are cut',
+      '1024, with attention 256',
+    ),
     tokenizer: text('<tokenizer.json>', 'A Hugging Face tokenizer', 'word hashing'),
   }),
   ...group('Result', {
