@@ -1,6 +1,9 @@
 import { composeBlocks, DIRECT, ONE_BLOCK, planBlocks } from './blocks.js'
+import { deltaOfGaussians, epsilonOfGaussians } from './gaussian-mechanism.js'
 import { HockeyStick } from './hockey-stick.js'
 import type { Cumulants } from './log-moment.js'
+import { GaussianLoss } from './loss-model.js'
+import { MixturePair } from './mixture-pair.js'
 import { type CountedLattice, compose } from './self-convolution.js'
 import { type CountedLoss, TruncatedLoss } from './truncated-loss.js'
 import { TwoPointLoss } from './two-point-loss.js'
@@ -12,14 +15,18 @@ export interface Bracket {
 }
 
 /** Part of delta that may be cut off as infinite loss, and that wrapped mass may add up to, as parts of the tolerance. */
-const CUT_OFF = 0.1
-/** Lattice size that a first attempt fills, where it is not coarser than the tolerance allows. */
-const FIRST_SIZE = 2 ** 15
+const CUT_OFF = 1e-4
+/** Where the tolerance is finer than this, a first attempt is finer than it asks for. */
+const COARSE = 2e-3
 /** Standard deviations that a window spans, about. */
 const SPAN = 15
-const ATTEMPTS = 12
+const ATTEMPTS = 9
+/** Attempts that may bring little before the search ends with the bracket it has. */
+const STALLS = 2
 /** Mass per release and end that is cut off while delta is not yet known. */
 const UNSEEN = 1e-40
+/** Relative error of closed forms in float64. */
+const EXACT = 1e-12
 /** Relative error of the masses of one release: quadrature and exponentials in float64. */
 const ERROR_PER_RELEASE = 3e-14
 
@@ -40,8 +47,8 @@ export class Composition {
   /** @param tolerance relative width of a bracket to reach. */
   constructor(losses: readonly CountedLoss[], tolerance: number) {
     // A guarantee with epsilon = 0 only has an infinite loss, which is counted apart.
-    this.#losses = losses.filter(
-      ({ model, count }) => count > 0 && !(model instanceof TwoPointLoss && model.highest === 0),
+    this.#losses = mergeGaussians(
+      losses.filter(({ model, count }) => count > 0 && !(model instanceof TwoPointLoss && model.highest === 0)),
     )
     const finite = losses.reduce((sum, { model, count }) => sum + count * Math.log1p(-model.infinite), 0)
     this.#infinite = -Math.expm1(finite)
@@ -58,18 +65,28 @@ export class Composition {
   epsilon(delta: number, floor = 0): Bracket {
     if (delta < this.#infinite) return { lower: Number.POSITIVE_INFINITY, upper: Number.POSITIVE_INFINITY }
     if (this.#releases === 0) return { lower: 0, upper: 0 }
+    const mu = this.#separation()
+    if (mu !== undefined) return around(epsilonOfGaussians(mu, delta))
     // Rounding of the difference may make it zero or less: then nothing finite is promised.
     const left = delta - this.#infinite
     if (!(left > 1e-12 * delta)) return { lower: 0, upper: Number.POSITIVE_INFINITY }
     const loss = this.#truncated(left)
+    // What was cut off is less than delta, hence epsilon at most the largest loss left.
+    let best: Bracket = { lower: 0, upper: Math.max(0, loss.highest) }
+    if (best.upper <= floor) return best
     const target = -Math.log(left)
     let theta = loss.solve((at, order) => -logDelta(at, order) - target, Math.sqrt(2 * target))
     let resolution = this.#firstResolution(loss, theta) * (floor > 0 ? 0.25 : 1)
-    let best: Bracket = { lower: 0, upper: Number.POSITIVE_INFINITY }
+    let [fitting, last, stalls] = [0, Number.POSITIVE_INFINITY, 0]
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const tilted = loss.cumulants(theta)
-      const curves = this.#curves(loss, theta, resolution)
-      if (!curves) break
+      const curves = this.#curves(loss, theta, resolution, attempt)
+      if (!curves) {
+        resolution = Math.sqrt(resolution * (fitting || resolution / 16))
+        if (resolution < 1.2 * fitting) break
+        continue
+      }
+      fitting = resolution
       const upper = curves.upper.epsilon(delta)
       const lower = curves.lower.epsilon(delta)
       if (upper === undefined || lower === undefined) {
@@ -79,17 +96,13 @@ export class Composition {
         continue
       }
       best = { lower: Math.max(best.lower, Math.min(lower, upper)), upper: Math.min(best.upper, upper) }
-      const spread = Math.sqrt(tilted.variance)
-      const allowed = Math.max(this.#tolerance * best.upper, 1e-6 * spread)
+      const allowed = Math.max(this.#tolerance * best.upper, 1e-6 * Math.sqrt(tilted.variance))
       const gap = best.upper - best.lower
-      if (gap <= allowed || best.upper <= floor) break
-      if (attempt < 3 && best.upper < tilted.mean - 3 * spread) {
-        theta = loss.solve(({ mean }) => mean - best.upper, 1)
-      } else if (attempt < 3 && best.lower > tilted.mean + 3 * spread) {
-        theta = loss.solve(({ mean }) => mean - best.lower, 1)
-      } else {
-        resolution *= refinement(gap / allowed)
-      }
+      if (gap <= allowed || best.upper <= floor || (gap > 0.8 * last && ++stalls === STALLS)) break
+      last = gap
+      const better = attempt < 3 ? betterTilt(loss, theta, best) : undefined
+      if (better === undefined) resolution *= refinement(gap / allowed)
+      else theta = better
     }
     return best
   }
@@ -97,6 +110,8 @@ export class Composition {
   /** delta for this epsilon. */
   delta(epsilon: number): Bracket {
     if (this.#releases === 0) return { lower: this.#infinite, upper: this.#infinite }
+    const mu = this.#separation()
+    if (mu !== undefined) return around(deltaOfGaussians(mu, epsilon))
     let loss = new TruncatedLoss(this.#losses, UNSEEN)
     if (epsilon >= loss.highest)
       return { lower: this.#infinite, upper: Math.min(1, this.#infinite + UNSEEN * this.#releases) }
@@ -106,9 +121,15 @@ export class Composition {
     theta = loss.solve(({ mean }) => mean - epsilon, 1)
     let resolution = this.#firstResolution(loss, theta)
     let best: Bracket = { lower: 0, upper: 1 }
+    let [fitting, last, stalls] = [0, Number.POSITIVE_INFINITY, 0]
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const curves = this.#curves(loss, theta, resolution)
-      if (!curves) break
+      const curves = this.#curves(loss, theta, resolution, attempt)
+      if (!curves) {
+        resolution = Math.sqrt(resolution * (fitting || resolution / 16))
+        if (resolution < 1.2 * fitting) break
+        continue
+      }
+      fitting = resolution
       const upper = curves.upper.delta(epsilon)
       const lower = curves.lower.delta(epsilon)
       if (upper === undefined || lower === undefined) {
@@ -118,7 +139,8 @@ export class Composition {
       best = { lower: Math.max(best.lower, lower), upper: Math.min(best.upper, upper) }
       const gap = best.upper - best.lower
       const allowed = this.#tolerance * best.upper
-      if (gap <= allowed || best.upper < 1e-290) break
+      if (gap <= allowed || best.upper < 1e-290 || (gap > 0.8 * last && ++stalls === STALLS)) break
+      last = gap
       if (attempt < 3 && best.upper - this.#infinite < 0.3 * guess) {
         guess = Math.max(1e-290, best.lower - this.#infinite, 1e-3 * (best.upper - this.#infinite))
         loss = this.#truncated(guess)
@@ -130,20 +152,28 @@ export class Composition {
     return best
   }
 
+  /** Where all releases are plain Gaussians, hence one: how far apart its two means are. */
+  #separation(): number | undefined {
+    const only = this.#losses.length === 1 && this.#infinite === 0 ? this.#losses[0]!.model : undefined
+    return only instanceof GaussianLoss ? (this.#releases === 1 ? only.pair.separation : undefined) : undefined
+  }
+
   /** All losses, with so little cut off that delta changes by a small part of the tolerance. */
   #truncated(delta: number): TruncatedLoss {
     return new TruncatedLoss(this.#losses, (delta * CUT_OFF * this.#tolerance) / this.#releases)
   }
 
   /**
-   * Points per standard deviation of one release: what the tolerance needs, or more where that fits FIRST_SIZE; the last
-   * power of two is used up.
+   * Points per standard deviation of one release: what the tolerance needs, or more where that fits a size that is quick
+   * to transform; the last power of two is used up.
    */
   #firstResolution(loss: TruncatedLoss, theta: number): number {
     const needed = Math.sqrt(0.3 / this.#tolerance)
-    const points = Math.min(this.#directPoints(), loss.blockPoints(theta))
-    const size = Math.max(FIRST_SIZE, 2 ** Math.ceil(Math.log2(needed * points)))
-    return Math.min(1024, size / points)
+    const inBlocks = this.#inBlocks(loss, theta)
+    const points = inBlocks ? loss.blockPoints(theta) : this.#directPoints()
+    const quick = this.#tolerance > COARSE ? 2 ** 14 : inBlocks ? 2 ** 16 : 2 ** 18
+    const size = Math.max(quick, 2 ** Math.ceil(Math.log2(needed * points)))
+    return Math.min(4096, size / points)
   }
 
   /** Lattice points that one convolution of all releases needs, for one point per standard deviation of a release. */
@@ -151,21 +181,29 @@ export class Composition {
     return SPAN * Math.sqrt(this.#releases)
   }
 
+  #inBlocks(loss: TruncatedLoss, theta: number): boolean {
+    return loss.blockPoints(theta) < 0.5 * this.#directPoints()
+  }
+
   #curves(
     loss: TruncatedLoss,
     theta: number,
     resolution: number,
+    attempt: number,
   ): { upper: HockeyStick; lower: HockeyStick } | undefined {
     const tilted = loss.cumulants(theta)
     const { parts } = loss
-    const inBlocks = loss.blockPoints(theta) < 0.5 * this.#directPoints()
+    const inBlocks = this.#inBlocks(loss, theta)
     const interval = Math.sqrt(tilted.variance / (inBlocks ? DIRECT : this.#releases)) / resolution
-    const outside = (0.01 * CUT_OFF * this.#tolerance) / (Math.max(1, saddleWidth(tilted, theta)) * (parts.length + 1))
+    const outside =
+      (10 ** (-2 - 3 * Math.min(attempt, 4)) * CUT_OFF * this.#tolerance) /
+      (Math.max(1, saddleWidth(tilted, theta)) * (parts.length + 1))
     const merged: CountedLattice[] = []
     let [logScale, error, finite] = [0, 0, 0]
     for (const part of parts) {
       const plan = inBlocks ? planBlocks(part.count) : ONE_BLOCK
       const lattice = part.model.lattice(theta, interval / plan.factor ** plan.levels, 1 / resolution)
+      if (!lattice) return undefined
       finite += part.count * Math.log1p(-lattice.infinite)
       const blocked = composeBlocks(lattice, part.count, plan, theta, outside)
       if (!blocked) return undefined
@@ -186,6 +224,35 @@ export class Composition {
       lower: new HockeyStick(composed, 'lower', allowance),
     }
   }
+}
+
+/** Plain Gaussians are one Gaussian, whose squared separation is the sum of theirs. */
+function mergeGaussians(losses: readonly CountedLoss[]): CountedLoss[] {
+  const separation = ({ model }: CountedLoss) => (model instanceof GaussianLoss ? model.pair.separation : undefined)
+  const others = losses.filter((loss) => separation(loss) === undefined)
+  if (others.length === losses.length) return others
+  const square = losses.reduce((sum, loss) => sum + loss.count * (separation(loss) ?? 0) ** 2, 0)
+  const mu = Math.sqrt(square)
+  const merged = new MixturePair(1, [{ weight: 1, mean: mu }], [{ weight: 1, mean: 0 }])
+  return [...others, { model: new GaussianLoss(merged), count: 1 }]
+}
+
+/** A closed form's value with what float64 may have got wrong in it. */
+function around(value: number): Bracket {
+  return { lower: value * (1 - EXACT), upper: value * (1 + EXACT) }
+}
+
+/**
+ * The tilt whose mean is the epsilon of the bracket that is nearest to the present mean, where it makes float64's errors
+ * matter far less: they weigh as e^(K(theta) - theta eps), which is least at that tilt.
+ */
+function betterTilt(loss: TruncatedLoss, theta: number, { lower, upper }: Bracket): number | undefined {
+  const now = loss.cumulants(theta)
+  const aim = Math.min(upper, Math.max(lower, now.mean))
+  if (aim === now.mean || aim <= 0) return undefined
+  const better = loss.solve(({ mean }) => mean - aim, 1)
+  const gain = now.value - theta * aim - (loss.cumulants(better).value - better * aim)
+  return gain > 3 ? better : undefined
 }
 
 /** How much finer the lattice has to be where the bracket is `ratio` times as wide as allowed. */

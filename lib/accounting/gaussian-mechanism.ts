@@ -11,17 +11,26 @@ import { MAX_NOISE_MULTIPLIER, requireDelta, requireEpsilon, requireNoiseMultipl
  * @throws OutOfRangeError when an argument is outside its range.
  */
 export function gaussianDelta(noiseMultiplier: number, epsilon: number, sensitivity = 1): number {
-  return deltaAt(requireSensitivity(sensitivity) / requireNoiseMultiplier(noiseMultiplier), requireEpsilon(epsilon))
+  return deltaOfGaussians(
+    requireSensitivity(sensitivity) / requireNoiseMultiplier(noiseMultiplier),
+    requireEpsilon(epsilon),
+  )
 }
 
 /** epsilon of one Gaussian release at delta, exactly; 0 where delta is above what it has at epsilon 0. */
 export function gaussianEpsilon(noiseMultiplier: number, delta: number, sensitivity = 1): number {
-  const mu = requireSensitivity(sensitivity) / requireNoiseMultiplier(noiseMultiplier)
-  requireDelta(delta)
-  if (deltaAt(mu, 0) <= delta) return 0
+  return epsilonOfGaussians(
+    requireSensitivity(sensitivity) / requireNoiseMultiplier(noiseMultiplier),
+    requireDelta(delta),
+  )
+}
+
+/** epsilon at delta for two Gaussians `mu` standard deviations apart. */
+export function epsilonOfGaussians(mu: number, delta: number): number {
+  if (deltaOfGaussians(mu, 0) <= delta) return 0
   let high = mu * mu + mu
-  while (deltaAt(mu, high) > delta) high *= 2
-  return bisect((epsilon) => deltaAt(mu, epsilon) <= delta, 0, high)
+  while (deltaOfGaussians(mu, high) > delta) high *= 2
+  return bisect((epsilon) => deltaOfGaussians(mu, epsilon) <= delta, 0, high)
 }
 
 /** The least noise multiplier whose single Gaussian release is (epsilon, delta)-DP. */
@@ -29,7 +38,7 @@ export function gaussianNoiseMultiplier(epsilon: number, delta: number, sensitiv
   requireEpsilon(epsilon)
   requireDelta(delta)
   requireSensitivity(sensitivity)
-  const holds = (sigma: number) => deltaAt(sensitivity / sigma, epsilon) <= delta
+  const holds = (sigma: number) => deltaOfGaussians(sensitivity / sigma, epsilon) <= delta
   let high = 1
   while (!holds(high)) {
     if (high > MAX_NOISE_MULTIPLIER * sensitivity) {
@@ -40,12 +49,14 @@ export function gaussianNoiseMultiplier(epsilon: number, delta: number, sensitiv
   return bisect(holds, 0, high)
 }
 
-function deltaAt(mu: number, epsilon: number): number {
+/** delta at epsilon for two Gaussians `mu` standard deviations apart. */
+export function deltaOfGaussians(mu: number, epsilon: number): number {
   const a = epsilon / mu - mu / 2
   const b = epsilon / mu + mu / 2
-  if (a < 0) return Math.max(0, normalUpperTail(a) - Math.exp(epsilon) * normalUpperTail(b))
-  // Both terms are a density times a Mills ratio, and e^epsilon turns the one density into the other.
-  return Math.max(0, 0.5 * Math.exp(-0.5 * a * a) * (erfcx(a * Math.SQRT1_2) - erfcx(b * Math.SQRT1_2)))
+  // A tail is a density times a Mills ratio, and e^epsilon turns the density at b into that at a.
+  const density = 0.5 * Math.exp(-0.5 * a * a)
+  if (a < 0) return Math.max(0, normalUpperTail(a) - density * erfcx(b * Math.SQRT1_2))
+  return Math.max(0, density * (erfcx(a * Math.SQRT1_2) - erfcx(b * Math.SQRT1_2)))
 }
 
 /** The least argument in (low, high] where `holds`, which turns true once. */

@@ -42,12 +42,20 @@ export interface LossLattice {
  * linear in e^eps between lattice points, then meets the true one at every lattice point ("connect the dots",
  * Doroshenko et al., arXiv 2207.04380). Lower: the curve through the lower of the two adjacent cells' tangents at each
  * lattice point; a chord between such points lies under the tangent of its cell, hence under the convex curve.
+ *
+ * @returns undefined where it would take too many cells.
  */
-export function discretise(pair: MixturePair, low: number, high: number, options: LatticeOptions): LossLattice {
+export function discretise(
+  pair: MixturePair,
+  low: number,
+  high: number,
+  options: LatticeOptions,
+): LossLattice | undefined {
   const h = options.interval
   const edgeBin = heaviestEnd(pair, low, high, h)
   const origin = options.origin ?? edgeBin.origin
   const indices = knots(pair.loss(low) - origin, pair.loss(high) - origin, options.centre - origin, options)
+  if (!indices) return undefined
   const count = indices.length
   const upper = new Float64Array(count)
   const drops = new Float64Array(count)
@@ -57,8 +65,10 @@ export function discretise(pair: MixturePair, low: number, high: number, options
     const cell = { start: origin + indices[i]! * h, width: (indices[i + 1]! - indices[i]!) * h }
     const end = i + 2 === count ? high : pair.inverse(cell.start + cell.width, edge, high)
     let touch = pair.inverse(cell.start + touchingPoint(cell.width), edge, end)
-    if (edgeBin.low < end && edgeBin.low >= edge) touch = edgeBin.low
-    if (edgeBin.high < end && edgeBin.high >= edge) touch = edgeBin.high
+    if (origin === edgeBin.origin) {
+      if (indices[i + 1] === 0) touch = Math.min(end, Math.max(edge, edgeBin.low))
+      if (indices[i] === 0) touch = Math.min(end, Math.max(edge, edgeBin.high))
+    }
     const first = integrate(pair, edge, touch, cell)
     const second = integrate(pair, touch, end, cell)
     upper[i]! += first.toStart + second.toStart
@@ -112,13 +122,20 @@ function heaviestEnd(pair: MixturePair, low: number, high: number, h: number): E
   return { origin, low: bin.low, high: bin.high }
 }
 
-/** Lattice indices of the cells' ends; losses are relative to the origin, whose own cells are one interval wide. */
-function knots(lowest: number, highest: number, centre: number, options: LatticeOptions): Float64Array {
+/** The most cells that one release's losses are put into. */
+const MOST_CELLS = 2 ** 18
+
+/**
+ * Lattice indices of the cells' ends; losses are relative to the origin, whose own cells are one interval wide. Undefined
+ * where they would be too many.
+ */
+function knots(lowest: number, highest: number, centre: number, options: LatticeOptions): Float64Array | undefined {
   const { interval, growth, widest } = options
   const result: number[] = []
   let index = Math.floor(lowest / interval) - 1
   result.push(index)
   while (index * interval < highest || result.length < 2) {
+    if (result.length > MOST_CELLS) return undefined
     const width = Math.min(growth * Math.abs(index * interval - centre), widest)
     const next = index + Math.max(1, Math.floor(width / interval))
     index = index >= -2 && index < 2 ? index + 1 : index < -2 ? Math.min(next, -2) : next

@@ -18,8 +18,11 @@ export interface TruncatedModel {
   readonly lowest: number
   readonly highest: number
   cumulants(theta: number): Cumulants
-  /** The loss on a lattice; its cells grow to `growth` times the distance from the mean under the tilt theta. */
-  lattice(theta: number, interval: number, growth: number): LossLattice
+  /**
+   * The loss on a lattice; its cells grow to `growth` times the distance from the mean under the tilt theta. Undefined where
+   * it would take too many cells.
+   */
+  lattice(theta: number, interval: number, growth: number): LossLattice | undefined
 }
 
 /** The loss of a pair of Gaussian mixtures. */
@@ -89,18 +92,20 @@ class TruncatedMixture implements TruncatedModel {
     return cumulants(this.#atoms.losses, this.#atoms.masses, theta)
   }
 
-  lattice(theta: number, interval: number, growth: number): LossLattice {
+  lattice(theta: number, interval: number, growth: number): LossLattice | undefined {
     const centre = this.cumulants(theta).mean
     const widest = Math.max(interval, Math.min(1, (4 * growth) / theta))
     const options: LatticeOptions = { interval, growth, centre, widest }
     const heaviest = this.#branches.reduce((best, branch) => (branch.weight > best.weight ? branch : best))
     const main = discretise(heaviest.pair, heaviest.low, heaviest.high, options)
-    if (this.#branches.length === 1) return main
-    const lattices = this.#branches.map(({ weight, pair, low, high }) => {
-      const shared = { ...options, origin: main.origin }
-      return { weight, lattice: pair === heaviest.pair ? main : discretise(pair, low, high, shared) }
-    })
-    return mixLattices(lattices)
+    if (!main || this.#branches.length === 1) return main
+    const parts: { weight: number; lattice: LossLattice }[] = []
+    for (const { weight, pair, low, high } of this.#branches) {
+      const lattice = pair === heaviest.pair ? main : discretise(pair, low, high, { ...options, origin: main.origin })
+      if (!lattice) return undefined
+      parts.push({ weight, lattice })
+    }
+    return mixLattices(parts)
   }
 }
 

@@ -30,6 +30,12 @@ export class MixturePair {
     this.scale = mixed ? Math.min(sigma, (sigma * sigma * 2) / spread) : sigma
   }
 
+  /** How far the means of two plain Gaussians are apart, in standard deviations; undefined for mixtures. */
+  get separation(): number | undefined {
+    const [p, q] = [this.numerator, this.denominator]
+    return p.length === 1 && q.length === 1 ? (p[0]!.mean - q[0]!.mean) / this.sigma : undefined
+  }
+
   /** log p(x) / q(x). */
   loss(x: number): number {
     return this.#logRatio(this.numerator, x) - this.#logRatio(this.denominator, x)

@@ -84,7 +84,8 @@ export class PldAccountant implements Accountant {
     }
     const symmetric = add.every(({ model }, i) => model === remove[i]!.model)
     let answer = ask(new Composition(remove, this.tolerance))
-    if (!symmetric) {
+    // Where delta exceeds the total variation distance, which is the same in both directions, epsilon is 0 in both.
+    if (!symmetric && answer.upper > 0) {
       const other = ask(new Composition(add, this.tolerance), answer.lower)
       answer = { lower: Math.max(answer.lower, other.lower), upper: Math.max(answer.upper, other.upper) }
     }

@@ -82,11 +82,11 @@ export function compose(segments: readonly CountedLattice[], theta: number, outs
       addPower(logModulus[1], phase[1], k, 0.5 * (b + d), 0.5 * (c - a), count)
     }
   }
-  let modulusSum = 0
+  let squares = 0
   for (let k = 0; k <= half; k++) {
     const upper = logModulus[0][k]! > NEGLIGIBLE ? Math.exp(logModulus[0][k]!) : 0
     const lower = logModulus[1][k]! > NEGLIGIBLE ? Math.exp(logModulus[1][k]!) : 0
-    modulusSum += 2 * Math.max(upper, lower)
+    squares += 2 * Math.max(upper, lower) ** 2
     const ur = upper && upper * Math.cos(phase[0][k]!)
     const ui = upper && upper * Math.sin(phase[0][k]!)
     const lr = lower && lower * Math.cos(phase[1][k]!)
@@ -105,9 +105,9 @@ export function compose(segments: readonly CountedLattice[], theta: number, outs
     for (let j = 0; j < size; j++) tilted[j] = Math.max(0, spectrum[2 * modulo(first + j, size) + which]!)
     return trim({ first, tilted, logScale: logScale[which]! }, 0.5 * outside)
   })
-  // Each factor of the spectrum is off by a few units of rounding, hence its power by `draws` times as much; an entry is
-  // off by the mean over the spectrum, and there are `size` of them.
-  const rounding = (4 * Math.log2(size) + 4 * draws) * 1.2e-16 * modulusSum
+  // Each factor of the spectrum is off by a few units of rounding, hence its power by `draws` times as much. Total
+  // variation is at most sqrt(size) times the entries' Euclidean norm, which is that of the spectrum over sqrt(size).
+  const rounding = (4 * Math.log2(size) + 4 * draws) * 1.2e-16 * Math.sqrt(squares)
   return { theta, origin, interval, upper: upper!, lower: lower!, error: 3 * outside + rounding }
 }
 

@@ -1,7 +1,7 @@
 import { OutOfRangeError } from '../errors.js'
 import type { Accountant, AccountantName } from './accountant.js'
-import { dpSgd } from './event-builders.js'
-import type { NeighboringRelation } from './events.js'
+import { gaussian, poissonSampled, selfComposed } from './event-builders.js'
+import type { DpEvent, NeighboringRelation } from './events.js'
 import {
   MAX_COUNT,
   MAX_NOISE_MULTIPLIER,
@@ -30,6 +30,8 @@ export type SolveRequest = Partial<DpSgdParameters> & {
   readonly relation?: NeighboringRelation
   /** Default 'pld'. */
   readonly accountant?: AccountantName
+  /** What one step does; the more noise and the rarer a unit, the less it may cost. Default: a Poisson-sampled Gaussian. */
+  readonly step?: (noiseMultiplier: number, sampleRate: number) => DpEvent
 }
 
 export interface Solution extends DpSgdParameters {
@@ -41,7 +43,10 @@ export interface Solution extends DpSgdParameters {
 
 const NAMES = ['epsilon', 'delta', 'noiseMultiplier', 'sampleRate', 'steps'] as const
 /** The target epsilon is met from below within this fraction. */
-const MET = 5e-4
+const MET = 1e-5
+
+/** The same of a search with a coarse accountant, and that accountant's tolerance. */
+const COARSE = { met: 1e-3, tolerance: 5e-3 }
 
 /** A fresh accountant of the given kind. */
 export function createAccountant(name: AccountantName = 'pld', relation: NeighboringRelation = 'zero-out'): Accountant {
@@ -52,7 +57,7 @@ export function createAccountant(name: AccountantName = 'pld', relation: Neighbo
 
 /**
  * Finds the one of (epsilon, delta, noiseMultiplier, sampleRate, steps) that is left out, for DP-SGD: `steps`
- * Poisson-sampled Gaussian releases.
+ * Poisson-sampled Gaussian releases, or what `step` says.
  *
  * Guarantee: where epsilon is given, the solution's own epsilon (recomputed with the same accountant) never exceeds it,
  * and is within 0.1 % of it unless the answer is a whole number of steps or the end of its range. In the solution,
@@ -99,6 +104,10 @@ export function solve(request: SolveRequest): Solution {
   }
 }
 
+function poissonGaussian(noiseMultiplier: number, sampleRate: number): DpEvent {
+  return poissonSampled(sampleRate, gaussian(noiseMultiplier))
+}
+
 class Search {
   readonly #request: SolveRequest
   readonly #target: number
@@ -109,9 +118,7 @@ class Search {
   }
 
   accountant(found: Partial<DpSgdParameters>): Accountant {
-    const { noiseMultiplier, sampleRate, steps } = { ...this.#request, ...found }
-    const accountant = createAccountant(this.#request.accountant, this.#request.relation)
-    return accountant.compose(dpSgd(noiseMultiplier!, sampleRate!, steps!))
+    return createAccountant(this.#request.accountant, this.#request.relation).compose(this.#event(found))
   }
 
   solution(found: Partial<DpSgdParameters>): Solution {
@@ -133,82 +140,122 @@ class Search {
   noiseMultiplier(): Solution {
     const at = (logSigma: number) => ({ noiseMultiplier: Math.exp(logSigma) })
     const [low, high] = [Math.log(MIN_NOISE_MULTIPLIER), Math.log(MAX_NOISE_MULTIPLIER)]
-    return this.solution(this.#largest('noiseMultiplier', (u) => at(-u), -high, -low, 0))
+    const range = { least: -high, most: -low, start: 0, step: 0.5 }
+    return this.solution(this.#largest('noiseMultiplier', (u) => at(-u), range))
   }
 
   sampleRate(): Solution {
-    const low = Math.log(1e-12)
-    return this.solution(this.#largest('sampleRate', (u) => ({ sampleRate: Math.exp(u) }), low, 0, Math.log(0.01)))
+    const range = { least: Math.log(1e-12), most: 0, start: Math.log(0.01), step: 0.5 }
+    return this.solution(this.#largest('sampleRate', (u) => ({ sampleRate: Math.exp(u) }), range))
   }
 
   steps(): Solution {
-    if (!(this.#epsilon({ steps: 1 }) <= this.#target)) return this.solution({ steps: 0 })
-    let [low, high] = [1, 2]
-    while (high < MAX_COUNT && this.#epsilon({ steps: high }) <= this.#target) {
-      low = high
-      high = Math.min(MAX_COUNT, high * 8)
+    const fits = (steps: number, coarse = false) => this.#epsilon({ steps }, coarse) <= this.#target
+    // A coarse search says where to look; its answer is checked, and moved by as little as it takes.
+    const guess = largestCount((steps) => fits(steps, true), 0, 1, MAX_COUNT)
+    if (fits(guess)) return this.solution({ steps: largestCount(fits, guess, 1, MAX_COUNT) })
+    let [low, reach] = [guess - 1, 1]
+    while (low > 0 && !fits(low)) {
+      reach *= 8
+      low = Math.max(0, guess - reach)
     }
-    if (high === MAX_COUNT && this.#epsilon({ steps: high }) <= this.#target) return this.solution({ steps: high })
-    while (high - low > 1) {
-      const middle = Math.round(high - low > 4 ? Math.sqrt(low * high) : 0.5 * (low + high))
-      const next = Math.min(high - 1, Math.max(low + 1, middle))
-      if (this.#epsilon({ steps: next }) <= this.#target) low = next
-      else high = next
-    }
-    return this.solution({ steps: low })
+    return this.solution({ steps: largestCount(fits, low, Math.max(1, reach >> 3), guess - 1) })
   }
 
-  #epsilon(found: Partial<DpSgdParameters>): number {
-    return this.accountant(found).epsilon(this.#request.delta!).epsilon
+  #epsilon(found: Partial<DpSgdParameters>, coarse: boolean): number {
+    const { accountant: name = 'pld', relation } = this.#request
+    const accountant =
+      coarse && name === 'pld'
+        ? new PldAccountant({ relation, tolerance: COARSE.tolerance }).compose(this.#event(found))
+        : this.accountant(found)
+    return accountant.epsilon(this.#request.delta!).epsilon
+  }
+
+  #event(found: Partial<DpSgdParameters>): DpEvent {
+    const { noiseMultiplier, sampleRate, steps } = { ...this.#request, ...found }
+    const step = this.#request.step ?? poissonGaussian
+    return selfComposed(steps!, step(noiseMultiplier!, sampleRate!))
   }
 
   /**
-   * The largest u in [least, most] whose epsilon, which increases with u, does not exceed the target; it stops where the
-   * target is met within MET. Regula falsi on log epsilon, with bisection where that stalls.
+   * The largest u in [least, most] whose epsilon, which increases with u, does not exceed the target: looked for with a
+   * coarse accountant, settled with the one that answers.
    */
-  #largest(
-    parameter: string,
-    at: (u: number) => Partial<DpSgdParameters>,
-    least: number,
-    most: number,
-    start: number,
-  ): Partial<DpSgdParameters> {
-    const excess = (u: number) => {
-      const epsilon = this.#epsilon(at(u))
+  #largest(parameter: string, at: (u: number) => Partial<DpSgdParameters>, range: Range): Partial<DpSgdParameters> {
+    const excess = (coarse: boolean) => (u: number) => {
+      const epsilon = this.#epsilon(at(u), coarse)
       return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / this.#target)
     }
-    let [low, high] = [start, start]
-    let [below, above] = [excess(start), 0]
-    if (below <= 0) {
-      for (let step = 0.5; ; step *= 2) {
-        if (below > -MET) return at(low)
-        high = Math.min(most, low + step)
-        above = excess(high)
-        if (above > 0) break
-        if (high === most) return at(most)
-        ;[low, below] = [high, above]
-      }
-    } else {
-      above = below
-      for (let step = 0.5; ; step *= 2) {
-        low = Math.max(least, high - step)
-        below = excess(low)
-        if (below <= 0) break
-        if (low === least) {
-          throw new OutOfRangeError('epsilon', `a target that some ${parameter} keeps`, this.#target)
-        }
-        ;[high, above] = [low, below]
-      }
+    const guess = lastBelow(excess(true), COARSE.met, range)
+    const settled = lastBelow(excess(false), MET, { ...range, start: guess ?? range.start, step: 1e-3 })
+    if (settled === undefined) {
+      throw new OutOfRangeError('epsilon', `a target that some ${parameter} keeps`, this.#target)
     }
-    for (let iteration = 0; iteration < 100 && below < -MET && high - low > 1e-12; iteration++) {
-      // Aim a little below the target, where the answer has to be.
-      const share = (-0.5 * MET - below) / (above - below)
-      const usable = Number.isFinite(share) && iteration % 3 !== 2
-      const u = usable ? low + Math.min(0.98, Math.max(0.02, share)) * (high - low) : 0.5 * (low + high)
-      const value = excess(u)
-      if (value <= 0) [low, below] = [u, value]
-      else [high, above] = [u, value]
-    }
-    return at(low)
+    return at(settled)
   }
+}
+
+/** Where a search may go, where it starts and how far its first step goes. */
+interface Range {
+  readonly least: number
+  readonly most: number
+  readonly start: number
+  readonly step: number
+}
+
+/**
+ * The last u in [least, most] at which an increasing function is at most 0; the search stops where it is above -met. Regula
+ * falsi, with bisection where that stalls. Undefined where the function is positive at `least`.
+ */
+function lastBelow(
+  excess: (u: number) => number,
+  met: number,
+  { least, most, start, step }: Range,
+): number | undefined {
+  let [low, high] = [start, start]
+  let [below, above] = [excess(start), 0]
+  if (below <= 0) {
+    for (let reach = step; ; reach *= 2) {
+      if (below > -met || low === most) return low
+      high = Math.min(most, low + reach)
+      above = excess(high)
+      if (above > 0) break
+      ;[low, below] = [high, above]
+    }
+  } else {
+    above = below
+    for (let reach = step; ; reach *= 2) {
+      low = Math.max(least, high - reach)
+      below = excess(low)
+      if (below <= 0) break
+      if (low === least) return undefined
+      ;[high, above] = [low, below]
+    }
+  }
+  for (let iteration = 0; iteration < 100 && below < -met && high - low > 1e-12; iteration++) {
+    // Aim a little below the target, where the answer has to be.
+    const share = (-0.5 * met - below) / (above - below)
+    const usable = Number.isFinite(share) && iteration % 3 !== 2
+    const u = usable ? low + Math.min(0.98, Math.max(0.02, share)) * (high - low) : 0.5 * (low + high)
+    const value = excess(u)
+    if (value <= 0) [low, below] = [u, value]
+    else [high, above] = [u, value]
+  }
+  return low
+}
+
+/** The largest count in [low, most] that fits; `low` does. The first step goes `reach` up. */
+function largestCount(fits: (count: number) => boolean, low: number, reach: number, most: number): number {
+  let [last, next] = [low, Math.min(most, low + reach)]
+  for (let step = reach; last < most && fits(next); step *= 4) {
+    last = next
+    next = Math.min(most, next + step * 4)
+  }
+  while (next - last > 1) {
+    const geometric = last > 0 && next > 4 * last
+    const middle = Math.round(geometric ? Math.sqrt(last * next) : 0.5 * (last + next))
+    if (fits(middle)) last = middle
+    else next = middle
+  }
+  return last
 }
