@@ -261,8 +261,9 @@ CONFORMANCE_TEST(gradientNormsOfAUnitAreItsOwn) {
         std::vector<float> tiles;
         for (int64_t e = 0; e < 3; ++e) {
           const int32_t slot = norms.tileOf[static_cast<size_t>(e) * setting.units.size() + setting.own];
-          const auto* tile = norms.tiles.data() + slot * p * d;
-          if (slot >= 0) tiles.insert(tiles.end(), tile, tile + p * d);
+          if (slot < 0) continue;
+          const auto tile = norms.tiles.begin() + slot * p * d;
+          tiles.insert(tiles.end(), tile, tile + p * d);
         }
         const std::vector<double> mine = {norms.normSquared[setting.own], biasNormsOf(context, batch)[setting.own]};
         if (first.empty()) first = mine, firstTiles = tiles;
