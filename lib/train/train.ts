@@ -31,6 +31,16 @@ import { trainingLoop } from './training-loop.js'
  * @throws DpMoeError, OutOfRangeError: bad options or data, before anything is spent; a full disk; ABORTED by `signal`
  */
 export async function train(options: TrainOptions): Promise<TrainResult> {
+  try {
+    return await trainFromFiles(options)
+  } catch (error) {
+    const { signal } = options
+    const isReason = signal?.aborted && error === signal.reason && !(error instanceof DpMoeError)
+    throw isReason ? new DpMoeError('ABORTED', 'Stopped by its signal', { cause: error }) : error
+  }
+}
+
+async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   const started = performance.now()
   checkOptions(options)
   const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })

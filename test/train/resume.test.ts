@@ -1,8 +1,18 @@
 import assert from 'node:assert/strict'
-import { appendFileSync, cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { createAccountant, dpSgd } from '../../lib/accounting/index.js'
+import { addon } from '../../lib/engine/addon.js'
 import { readLedger } from '../../lib/privacy/ledger.js'
 import { formatEntry } from '../../lib/privacy/ledger-format.js'
 import type { TrainOptions } from '../../lib/train/options.js'
@@ -75,6 +85,27 @@ t.test('stopped between steps: nothing is lost, whatever the key', async (t) => 
   await stopAfter(6, stopped)
   await resume({ ...stopped, threads: 3 })
   t.ok(releasedWeights(stopped.output).equals(releasedWeights(unbroken.output)), 'on more threads, too')
+})
+
+t.test('stopped while it reads its data, or before its first step', async (t) => {
+  const long = join(root, 'long.jsonl')
+  const words = Array.from({ length: 100_000 }, (_, i) => `w${i}`).join(' ')
+  writeFileSync(long, readFileSync(data, 'utf8') + `${JSON.stringify({ text: words, label: 'ham' })}\n`.repeat(3))
+  const reading = tiny('reading', { train: long, signal: AbortSignal.abort() })
+  await t.rejects(train(reading), { code: 'ABORTED', message: 'Stopped by its signal' })
+  t.notOk(existsSync(reading.output))
+
+  const controller = new AbortController()
+  const options = tiny('before-its-first-step', { maxLength: 100_000 })
+  const native = addon()
+  const { randomKey } = native
+  native.randomKey = () => {
+    controller.abort() // the key is drawn when the data are read and the run is about to open
+    return randomKey()
+  }
+  await t.rejects(train({ ...options, signal: controller.signal }), { code: 'ABORTED', message: /before step 0 of 12/ })
+  native.randomKey = randomKey
+  t.match(await resume(options), { steps: STEPS })
 })
 
 t.test('stopped after its last step, before its release', async (t) => {
