@@ -6,29 +6,33 @@
 #include "ranges.h"
 
 // The weight is packed once per call, in passes of a bounded size, and shared by all threads; the rows of y are cut
-// into blocks. How they are cut is a matter of speed only: no element of y depends on it.
+// into blocks. Where a group is one block of rows, the block's task packs for itself, or reads the weight in place. How
+// y is cut and what is packed is a matter of speed only: no element of y depends on it.
 
 namespace dp_moe {
 
 namespace {
 
 constexpr const char* kOp = "matrixMultiply";
-constexpr int64_t kBlockColumns = 256;
+constexpr int64_t kMostBlockColumns = 256;
 constexpr int64_t kPackColumns = 64;
 constexpr int64_t kMostBlockRows = 96;
 constexpr int64_t kFewestBlockRows = 24;
 constexpr int64_t kPassFloats = int64_t{1} << 21;  // 8 MiB of packed weight at a time
 constexpr int64_t kSerialWork = 1 << 17;           // multiply-adds below which waking threads costs more
 
+enum class Packing { ahead, inTask, none };
+
 struct ColumnBlock {
   int64_t group;
   int64_t first;
   int64_t columns;
+  Packing packing;
   float* packed;
 };
 
 struct RowBlock {
-  int64_t columnBlock;
+  const ColumnBlock* columnBlock;
   int64_t first;
   int64_t rows;
 };
@@ -61,13 +65,14 @@ int64_t firstRow(const MatrixMultiplyParams& p, int64_t group) {
   return p.groupOffsets.data[group * p.groupStride];
 }
 
-ProductBlock blockOf(const MatrixMultiplyParams& p, const ColumnBlock& columns, const RowBlock& rows, float* partial) {
+ProductBlock blockOf(const MatrixMultiplyParams& p, const ColumnBlock& columns, const RowBlock& rows,
+                     const float* packed, float* partial) {
   const int64_t corner = rows.first * p.n + columns.first;
   return {
       .x = p.xRows.data == nullptr ? p.x.data + rows.first * p.k : p.x.data,
       .xRows = p.xRows.data == nullptr ? nullptr : p.xRows.data + rows.first,
       .rowScale = p.rowScale.data == nullptr ? nullptr : p.rowScale.data + rows.first,
-      .packed = columns.packed,
+      .weight = columns.packing == Packing::none ? p.weight.data + columns.group * p.n * p.k + columns.first : packed,
       .bias = p.bias.data == nullptr ? nullptr : p.bias.data + columns.group * p.n + columns.first,
       .y = p.y.data + corner,
       .preActivation = p.preActivation.data == nullptr ? nullptr : p.preActivation.data + corner,
@@ -76,9 +81,20 @@ ProductBlock blockOf(const MatrixMultiplyParams& p, const ColumnBlock& columns, 
       .columns = columns.columns,
       .k = p.k,
       .n = p.n,
+      .packed = columns.packing != Packing::none,
       .accumulate = p.accumulate,
       .activation = p.activation,
   };
+}
+
+/// Columns per block: where rows are few, fewer, so that every thread has some.
+int64_t blockColumns(const MatrixMultiplyParams& p, int64_t rows, int threads) {
+  int64_t columns = kMostBlockColumns;
+  const int64_t rowBlocks = (rows + kFewestBlockRows - 1) / kFewestBlockRows;
+  while (threads > 1 && columns > kPackColumns && rowBlocks * ((p.n + columns - 1) / columns) < int64_t{2} * threads) {
+    columns /= 2;
+  }
+  return columns;
 }
 
 /// Rows per block: enough blocks that threads finish together, and rows enough that a panel is used while in cache.
@@ -99,46 +115,65 @@ void CpuBackend::matrixMultiply(const MatrixMultiplyParams& p) {
     for (int64_t i = 0; i < tasks; ++i) task(i, 0);
   };
 
-  std::vector<ColumnBlock> all;
-  for (int64_t group = 0; group < p.groups; ++group) {
-    if (firstRow(p, group) == firstRow(p, group + 1)) continue;
-    for (int64_t first = 0; first < p.n; first += kBlockColumns) {
-      all.push_back({group, first, std::min(kBlockColumns, p.n - first), nullptr});
-    }
-  }
-  const int64_t perBlock = kernels.packedSize(p.k, std::min(kBlockColumns, p.n));
+  const int64_t columns = blockColumns(p, rows, threads_.threads());
+  const int64_t perBlock = kernels.packedSize(p.k, std::min(columns, p.n));
   const int64_t perPass = std::max<int64_t>(1, kPassFloats / perBlock);
   const int64_t blockOfRows =
-      blockRows(rows, std::min<int64_t>((p.n + kBlockColumns - 1) / kBlockColumns, perPass), threads_.threads());
-  float* packed = shared_.take<float>(perBlock * std::min<int64_t>(perPass, static_cast<int64_t>(all.size())));
+      blockRows(rows, std::min<int64_t>((p.n + columns - 1) / columns, perPass), threads_.threads());
+  const auto pack = [&](const ColumnBlock& block, int64_t first, int64_t count, float* packed) {
+    kernels.packWeight(p.weight.data + block.group * p.n * p.k, p.k, p.n, p.transposed, block.first + first, count,
+                       packed + first * p.k);
+  };
+
+  std::vector<ColumnBlock> all;
+  int64_t ahead = 0;
+  for (int64_t group = 0; group < p.groups; ++group) {
+    const int64_t groupRows = firstRow(p, group + 1) - firstRow(p, group);
+    if (groupRows == 0) continue;
+    const bool readable = !p.transposed && p.n % kernels.panelColumns == 0;
+    const Packing packing = groupRows > blockOfRows ? Packing::ahead : readable ? Packing::none : Packing::inTask;
+    for (int64_t first = 0; first < p.n; first += columns) {
+      all.push_back({group, first, std::min(columns, p.n - first), packing, nullptr});
+      ahead += packing == Packing::ahead;
+    }
+  }
+  float* packed = shared_.take<float>(perBlock * std::min(perPass, ahead));
 
   std::vector<RowBlock> tasks;
-  for (size_t begin = 0; begin < all.size(); begin += static_cast<size_t>(perPass)) {
-    const size_t end = std::min(all.size(), begin + static_cast<size_t>(perPass));
-    const std::vector<ColumnBlock>::iterator blocks = all.begin() + static_cast<int64_t>(begin);
+  std::vector<const ColumnBlock*> toPack;
+  for (size_t begin = 0; begin < all.size();) {
     tasks.clear();
-    for (size_t i = begin; i < end; ++i) {
-      all[i].packed = packed + perBlock * static_cast<int64_t>(i - begin);
-      const int64_t last = firstRow(p, all[i].group + 1);
-      for (int64_t first = firstRow(p, all[i].group); first < last; first += blockOfRows) {
-        tasks.push_back({static_cast<int64_t>(i - begin), first, std::min(blockOfRows, last - first)});
+    toPack.clear();
+    size_t end = begin;
+    for (; end < all.size(); ++end) {
+      ColumnBlock& block = all[end];
+      if (block.packing == Packing::ahead) {
+        if (static_cast<int64_t>(toPack.size()) == perPass) break;
+        block.packed = packed + perBlock * static_cast<int64_t>(toPack.size());
+        toPack.push_back(&block);
+      }
+      const int64_t last = firstRow(p, block.group + 1);
+      for (int64_t first = firstRow(p, block.group); first < last; first += blockOfRows) {
+        tasks.push_back({&block, first, std::min(blockOfRows, last - first)});
       }
     }
-    constexpr int64_t parts = kBlockColumns / kPackColumns;
-    run(static_cast<int64_t>(end - begin) * parts, [&](int64_t task, int) {
-      const ColumnBlock& block = blocks[task / parts];
+    const int64_t parts = columns / kPackColumns;
+    run(static_cast<int64_t>(toPack.size()) * parts, [&](int64_t task, int) {
+      const ColumnBlock& block = *toPack[static_cast<size_t>(task / parts)];
       const int64_t skip = task % parts * kPackColumns;
-      if (skip >= block.columns) return;
-      kernels.packWeight(p.weight.data + block.group * p.n * p.k, p.k, p.n, p.transposed, block.first + skip,
-                         std::min(kPackColumns, block.columns - skip), block.packed + skip * p.k);
+      if (skip < block.columns) pack(block, skip, std::min(kPackColumns, block.columns - skip), block.packed);
     });
     run(static_cast<int64_t>(tasks.size()), [&](int64_t task, int thread) {
       const RowBlock& rowBlock = tasks[static_cast<size_t>(task)];
-      const ColumnBlock& columnBlock = blocks[rowBlock.columnBlock];
-      float* partial = threadScratch_[static_cast<size_t>(thread)].take<float>(
-          kernels.productScratch(rowBlock.rows, columnBlock.columns));
-      kernels.product(blockOf(p, columnBlock, rowBlock, partial));
+      const ColumnBlock& block = *rowBlock.columnBlock;
+      const int64_t partialSize = kernels.productScratch(rowBlock.rows, block.columns);
+      const bool packs = block.packing == Packing::inTask;
+      float* scratch = threadScratch_[static_cast<size_t>(thread)].take<float>(partialSize + (packs ? perBlock : 0));
+      float* own = packs ? scratch + partialSize : block.packed;
+      if (packs) pack(block, 0, block.columns, own);
+      kernels.product(blockOf(p, block, rowBlock, own, scratch));
     });
+    begin = end;
   }
 }
 

@@ -11,7 +11,7 @@ struct ProductBlock {
   const float* x;         // row r of the block is x + xRows[r] * k, or x + r * k where xRows is null
   const int32_t* xRows;   // null, or [rows]
   const float* rowScale;  // null, or [rows]
-  const float* packed;    // the panels of the block's columns, from packWeight
+  const float* weight;    // the panels of the block's columns, from packWeight, or the weight [k, n] itself
   const float* bias;      // null, or [columns]
   float* y;               // row stride n
   float* preActivation;   // null, or as y
@@ -20,6 +20,7 @@ struct ProductBlock {
   int64_t columns;
   int64_t k;
   int64_t n;
+  bool packed;  // else n is a multiple of panelColumns
   bool accumulate;
   Activation activation;
 };

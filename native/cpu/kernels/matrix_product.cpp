@@ -30,14 +30,14 @@ struct Accumulators {
 };
 
 template <int rows, int vectors>
-DP_MOE_INLINE void multiplyTile(const TileRows<rows>& at, const float* panel, int64_t depth,
+DP_MOE_INLINE void multiplyTile(const TileRows<rows>& at, const float* panel, int64_t panelStride, int64_t depth,
                                 Accumulators<rows, vectors>& sum) {
   Accumulators<rows, vectors> local = sum;
 #pragma GCC unroll 2
   for (int64_t k = 0; k < depth; ++k) {
     vf b[vectors];
     for (int v = 0; v < vectors; ++v) b[v] = load(panel + v * W);
-    panel += vectors * W;
+    panel += panelStride;
     for (int r = 0; r < rows; ++r) {
       const vf a = broadcast(at.x[r][k]);
       for (int v = 0; v < vectors; ++v) local.lanes[r][v] = fma(a, b[v], local.lanes[r][v]);
@@ -127,7 +127,7 @@ void runTile(const ProductBlock& block, const float* panel, int64_t row, int64_t
       for (int v = 0; v < vectors; ++v) sum.lanes[r][v] = load(partial + (r * vectors + v) * W);
     }
   }
-  multiplyTile<rows, vectors>(at, panel, depth, sum);
+  multiplyTile<rows, vectors>(at, panel, block.packed ? vectors * W : block.n, depth, sum);
   if (firstK + depth < block.k) {
     for (int r = 0; r < rows; ++r) {
       for (int v = 0; v < vectors; ++v) store(partial + (r * vectors + v) * W, sum.lanes[r][v]);
@@ -165,11 +165,13 @@ void product(const ProductBlock& block) {
     if (slice.copies != nullptr) copySlice(block, slice);
     for (int64_t column = 0; column < block.columns; column += panelWidth) {
       const int64_t columns = block.columns - column < panelWidth ? block.columns - column : panelWidth;
-      const float* panel = block.packed + column * block.k;
+      const int64_t width = columns > W ? panelWidth : W;
+      const float* panel = block.packed ? block.weight + column * block.k + slice.first * width
+                                        : block.weight + slice.first * block.n + column;
       if (columns > W) {
-        runPanel<2>(block, panel + slice.first * panelWidth, column, columns, slice);
+        runPanel<2>(block, panel, column, columns, slice);
       } else {
-        runPanel<1>(block, panel + slice.first * W, column, columns, slice);
+        runPanel<1>(block, panel, column, columns, slice);
       }
     }
     slice.first += slice.depth;
