@@ -19,7 +19,7 @@
 
 // Matrix products of the CPU backend and of OpenBLAS, side by side:
 //
-//     dp-moe-gemm [--op NAME] [--isa NAME] [--threads N] [--m N] [--seconds S]
+//     dp-moe-gemm [--op NAME] [--isa NAME] [--threads N] [--m N] [--seconds S] [--rest MS]
 //
 // forward:         y [m, n] = x [m, k] W [n, k]'       inputGradient: y [m, n] = x [m, k] W [k, n]
 // weightGradient:  W [n, k] += y [m, n]' x [m, k], of units of 16 rows
@@ -28,9 +28,9 @@
 //
 // Ours is called as training calls it: weights are packed in every call. The two take turns, and a case is given S
 // seconds in all (default 0.3). With one thread, time is the thread's processor time, which other processes hardly
-// change; with more it is wall-clock time, and every turn follows a rest, so that a busy machine lets it run for a
-// while. One line of JSON per case, with the speeds of the fastest sample of each, their ratio, and the ratio of the
-// medians.
+// change; with more it is wall-clock time, and every turn follows a rest (default 40 ms), in which OpenBLAS's helpers,
+// which spin for 2^26 cycles after a call, go to sleep, and after which a busy machine lets threads run for a while.
+// One line of JSON per case, with the speeds of the fastest sample of each, their ratio, and the ratio of the medians.
 
 namespace {
 
@@ -40,14 +40,21 @@ constexpr int64_t kExperts = 8;
 constexpr int64_t kUnitRows = 16;
 constexpr double kTurn = 2e-3;
 constexpr double kSample = 5e-5;  // shorter calls are timed several together
-// OpenBLAS's helpers spin for 2^26 cycles after a call; ours would share a core with them.
-constexpr auto kRest = std::chrono::milliseconds(40);
 
 struct Case {
   std::string op;
   int64_t m;
   int64_t k;
   int64_t n;
+};
+
+struct Options {
+  std::string op;
+  std::string isa;
+  int threads = 0;
+  int64_t m = 0;
+  double seconds = 0.3;
+  int rest = 40;
 };
 
 /// fp32 memory as the engine gives it.
@@ -257,7 +264,7 @@ class Run {
   int64_t units_ = 1;
 };
 
-void measure(const Case& c, const KernelTable& kernels, int threads, double seconds) {
+void measure(const Case& c, const KernelTable& kernels, int threads, const Options& options) {
   ThreadPool pool(threads);
   CpuBackend backend(pool, kernels);
   openblas_set_num_threads(threads);
@@ -266,10 +273,10 @@ void measure(const Case& c, const KernelTable& kernels, int threads, double seco
   const clockid_t clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
   Contestant ours{[&] { run.ours(); }, clock, 1, {}};
   Contestant openblas{[&] { run.openblas(); }, clock, 1, {}};
-  const double end = secondsOf(CLOCK_MONOTONIC) + seconds;
+  const double end = secondsOf(CLOCK_MONOTONIC) + options.seconds;
   do {
     for (Contestant* contestant : {&ours, &openblas}) {
-      if (threads > 1) std::this_thread::sleep_for(kRest);
+      if (threads > 1) std::this_thread::sleep_for(std::chrono::milliseconds(options.rest));
       contestant->takeTurn();
     }
   } while (secondsOf(CLOCK_MONOTONIC) < end);
@@ -302,14 +309,6 @@ std::vector<Case> allCases() {
   return cases;
 }
 
-struct Options {
-  std::string op;
-  std::string isa;
-  int threads = 0;
-  int64_t m = 0;
-  double seconds = 0.3;
-};
-
 Options parse(int count, char** words) {
   Options options;
   for (int i = 1; i + 1 < count; i += 2) {
@@ -318,6 +317,7 @@ Options parse(int count, char** words) {
     if (name == "--isa") options.isa = words[i + 1];
     if (name == "--threads") options.threads = std::atoi(words[i + 1]);
     if (name == "--m") options.m = std::atoll(words[i + 1]);
+    if (name == "--rest") options.rest = std::atoi(words[i + 1]);
     if (name == "--seconds") options.seconds = std::atof(words[i + 1]);
   }
   return options;
@@ -336,7 +336,7 @@ int main(int count, char** words) {
       for (const Case& c : allCases()) {
         if (!options.op.empty() && options.op != c.op) continue;
         if (options.m != 0 && options.m != c.m) continue;
-        measure(c, *kernels, threads, options.seconds);
+        measure(c, *kernels, threads, options);
       }
     }
   }
