@@ -16,8 +16,9 @@ export interface Bracket {
 
 /** Part of delta that may be cut off as infinite loss, and that wrapped mass may add up to, as parts of the tolerance. */
 const CUT_OFF = 1e-4
-/** Where the tolerance is finer than this, a first attempt is finer than it asks for. */
+/** Tolerances between which a first attempt is finer than asked for, as far as that is quick; below FINE, slow. */
 const COARSE = 2e-3
+const FINE = 1e-5
 /** Standard deviations that a window spans, about. */
 const SPAN = 15
 const ATTEMPTS = 9
@@ -171,7 +172,8 @@ export class Composition {
     const needed = Math.sqrt(0.3 / this.#tolerance)
     const inBlocks = this.#inBlocks(loss, theta)
     const points = inBlocks ? loss.blockPoints(theta) : this.#directPoints()
-    const quick = this.#tolerance > COARSE ? 2 ** 14 : inBlocks ? 2 ** 16 : 2 ** 18
+    const effort = this.#tolerance > COARSE ? 14 : this.#tolerance > FINE ? 16 : 18
+    const quick = 2 ** (inBlocks || effort === 14 ? effort : effort + 2)
     const size = Math.max(quick, 2 ** Math.ceil(Math.log2(needed * points)))
     return Math.min(4096, size / points)
   }

@@ -35,7 +35,8 @@ export function logMoment(pair: MixturePair, alpha: number): number {
         shift = exponent
       }
       exponent = logWeight - shift
-      if (alpha * loss > 30) sum += Math.exp(alpha * loss + exponent)
+      if (alpha * loss > 30)
+        sum += Math.exp(alpha * loss + exponent) * -Math.expm1(Math.log(alpha) - (alpha - 1) * loss)
       else sum += excess(loss, alpha) * Math.exp(exponent)
     }
   }

@@ -87,7 +87,7 @@ function parameters(row: RawRow): Record<string, number> {
   )
 }
 
-function question(row: RawRow, { q, sigma, n, N, B, Bmax, eps }: Record<string, number>): GoldenQuestion {
+function question(row: RawRow, { q, sigma, n, N, B, Bmax, eps, bands }: Record<string, number>): GoldenQuestion {
   const accountant = row.accountant.includes('rdp') ? 'rdp' : 'pld'
   const relation =
     row.relation === 'replace_one'
@@ -113,6 +113,9 @@ function question(row: RawRow, { q, sigma, n, N, B, Bmax, eps }: Record<string, 
         relation,
         event: selfComposed(n!, fixedSizeSampled(N!, B!, gaussian(2 * sigma!))),
       }
+    case 'bandmf-amplified':
+      // Each unit can enter one step in `bands`.
+      return { ask: 'epsilon', accountant, relation, event: dpSgd(sigma!, q!, n! / bands!) }
     case 'gauss-exact':
       return row.accountant === 'get_epsilon_gaussian'
         ? { ask: 'gaussian-epsilon', noiseMultiplier: sigma! }
