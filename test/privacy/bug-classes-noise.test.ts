@@ -140,22 +140,28 @@ t.test('bug class 16: every parameter, step and key has noise of its own', async
   t.ok(seen.size > 0.99 * drawn, `${seen.size} of ${drawn} values differ`)
 })
 
-t.test('bug class 17: the uniforms below the Gaussian are fine enough', async (t) => {
-  const count = 1 << 22
+t.test('bug class 17: the uniforms under the Gaussian have more than 32 bits', async (t) => {
+  const count = 1 << 24
   const y = device.empty([count])
   const key = keyTensor(device, seedKey(17))
   device.run('gaussian', { key, y, first: 0, size: count, step: 0, stream: 0 })
   const draws = (await y.data()) as Float32Array
-  let tail = 0
-  const distinct = new Set<number>()
-  for (const value of draws) {
-    if (Math.abs(value) <= 3.5) continue
-    tail++
-    distinct.add(value)
+  // Box-Muller pairs lie 16 apart (native/random/gaussian.h); exp(-radius^2 / 2) gives their uniform back. Small ones are
+  // known to well below 2^-32, so a multiple of 2^-32 would show.
+  let small = 0
+  let multiples = 0
+  for (let i = 0; i < count; i++) {
+    if (i % 32 >= 16) continue
+    const uniform = Math.exp(-(draws[i]! ** 2 + draws[i + 16]! ** 2) / 2)
+    if (uniform > 2 ** -18) continue
+    small++
+    const steps = uniform * 2 ** 32
+    if (Math.abs(steps - Math.round(steps)) < 0.05) multiples++
   }
-  t.ok(tail > 1500 && distinct.size > 0.995 * tail, `${distinct.size} distinct of ${tail} beyond 3.5 deviations`)
-  const small = new Set(draws.filter((value) => Math.abs(value) < 1e-4))
-  t.ok(small.size > 250, `${small.size} distinct values near 0`)
+  t.ok(small > 12 && small < 60, `${small} uniforms below 2^-18, 32 expected`)
+  t.ok(multiples < small / 2, `${multiples} of them are near multiples of 2^-32`)
+  const distinct = new Set(draws.filter((value) => Math.abs(value) < 1e-4))
+  t.ok(distinct.size > 1200, `${distinct.size} distinct values near 0`)
 })
 
 t.test('bug class 25: DP-AdamBC takes the noise out of the second moment', async (t) => {
