@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "segments.h"
 
 namespace dp_moe::conformance {
@@ -51,7 +53,10 @@ Product randomProduct(Random& random, const std::vector<int32_t>& offsets, int64
                   {}};
   product.x = random.normals(rows * k);
   product.rowScale = random.normals(rows);
-  product.weight = random.normals(groups * n * k);
+  // A large weight repeats a pattern of prime length: drawing it would take longer than the product.
+  const auto pattern = random.normals(std::min<int64_t>(groups * n * k, 65537));
+  for (int64_t i = 0; i < groups * n * k; ++i)
+    product.weight.push_back(pattern[static_cast<size_t>(i) % pattern.size()]);
   product.bias = random.normals(groups * n);
   product.start = random.normals(rows * n);
   return product;
