@@ -1,8 +1,10 @@
 // The bug classes of DP libraries that concern norms and clipping, by the numbers of docs/privacy-tests.md.
 import t from 'tap'
-import type { Parameter } from '../../lib/autograd/parameter.js'
+import { UnitLayout } from '../../lib/autograd/layout.js'
+import { Parameter } from '../../lib/autograd/parameter.js'
 import { Device } from '../../lib/engine/device.js'
 import { sgd } from '../../lib/optim/sgd.js'
+import { ClippedSumSink } from '../../lib/privacy/clipped-sum-sink.js'
 import { clippingGroups } from '../../lib/privacy/clipping.js'
 import { clippedGradientSum, perExampleGradientNorms } from '../../lib/privacy/inspect.js'
 import { seedKey } from '../../lib/privacy/keys.js'
@@ -124,6 +126,33 @@ t.test('bug class 10: a tied table has one gradient, one norm, one noise', async
   t.ok(size <= 0.01 && size > 0.01 * (1 - 3e-3), `the norm of the sum is clipped to the bound: ${size}`)
   const twice = sgd([...tied.parameters(), ...tied.parameters()], { learningRate: 1 })
   t.equal(twice.parameters.length, tied.parameters().length, 'a parameter listed twice is updated once')
+})
+
+t.test('bug class 10: uses of a tied table that nearly cancel keep the bound', async (t) => {
+  const [size, vocabulary] = [64, 8]
+  const layout = new UnitLayout(device, Int32Array.of(0, 1), Int32Array.of(0))
+  const next = uniforms(10)
+  let largest = 0
+  for (let trial = 0; trial < 200; trial++) {
+    const [scale, apart] = [10 ** (8 * next()), 10 ** (-7 * next())]
+    const embedded = Float32Array.from({ length: size }, () => scale * (next() - 0.5))
+    const x = embedded.map((value) => value * (1 + apart * next()))
+    const table = new Parameter(device.zeros([vocabulary, size]))
+    const clipping = clippingGroups('flat', 1, [table])
+    const gradient = device.scope(() => {
+      const sink = new ClippedSumSink(device, clipping, 1, device.zeros([1, 3], { dtype: 'float64' }))
+      const { segments } = layout
+      const ids = device.tensor([3], [1], 'int32')
+      sink.add({ kind: 'embedding', parameter: table, dy: device.tensor(embedded, [1, size]), ids, segments })
+      const dy = device.tensor(new Float32Array(vocabulary).with(3, -1), [1, vocabulary])
+      sink.add({ kind: 'linear', parameter: table, dy, x: device.tensor(x, [1, size]), segments })
+      sink.finish()
+      return table.gradient.data()
+    })
+    const moved = Math.sqrt(((await gradient) as Float32Array).reduce((sum, value) => sum + value ** 2, 0))
+    largest = Math.max(largest, moved)
+  }
+  t.ok(largest <= 1 && largest > 0.99, `at most ${largest}`)
 })
 
 t.test('bug class 10: parameters may be frozen and trained again between steps', async (t) => {
