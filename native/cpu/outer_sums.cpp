@@ -12,7 +12,7 @@ constexpr int64_t kFewestInPart = 32;
 constexpr int64_t kPackColumns = 128;
 constexpr int64_t kPassFloats = int64_t{1} << 19;  // 2 MiB of copies at a time, for several threads,
 constexpr int64_t kCacheFloats = 1 << 17;          // and what stays in the second-level cache of one
-constexpr int64_t kSerialWork = 1 << 18;           // multiply-adds below which waking threads costs more
+constexpr int64_t kSerialWork = 1 << 19;           // multiply-adds below which waking threads costs more
 
 /// The tiles and panels of a block in parts of about even size.
 struct Grid {

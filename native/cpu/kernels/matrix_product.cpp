@@ -120,6 +120,12 @@ void runTile(const ProductBlock& block, const float* panel, int64_t row, int64_t
   for (int r = 0; r < rows; ++r) {
     at.x[r] = slice.copies == nullptr ? sourceRow(block, row + r, firstK) : slice.copies + (row + r) * copyStride;
   }
+  if (firstK + depth == block.k) {  // lines of y are on their way while the tile is computed
+    float* y = block.y + row * block.n + column;
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < vectors; ++v) __builtin_prefetch(y + r * block.n + v * W, 1);
+    }
+  }
   float* partial = block.partial + column * block.rows + row * (vectors * W);
   Accumulators<rows, vectors> sum{};
   if (firstK > 0) {
