@@ -135,6 +135,19 @@ CONFORMANCE_TEST(weightGradient) {
   }
 }
 
+// Operands too large to be copied at once: a group goes on where an earlier pass ended.
+CONFORMANCE_TEST(weightGradientInSeveralPasses) {
+  for (const auto& [d, p] : std::vector<std::pair<int64_t, int64_t>>{{7, 1100}, {1100, 7}}) {
+    Random random(static_cast<uint64_t>(d));
+    const SegmentBatch batch = randomBatch(random, {9, 500, 200, 40, 600, 0}, 2, d, p);
+    const std::vector<float> factor = {0.5f, 2, 0.25f}, start = random.normals(2 * p * d);
+    const auto name = label("d ", d, ", p ", p);
+    const auto gradient = weightGradientOf(context, batch, {factor, {}, true}, start);
+    expectSums(gradient, once(name, [&] { return exactGradient(batch, factor, start); }), batch.rows(), name);
+    context.sameInEveryRun("weightGradient in passes, " + name, gradient);
+  }
+}
+
 CONFORMANCE_TEST(weightGradientFromTiles) {
   for (const int64_t d : {1, 17, 64, 129, 300}) {
     for (const int64_t p : {7, 65, 140}) {
