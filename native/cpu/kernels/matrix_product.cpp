@@ -6,8 +6,8 @@
 //
 // An element of y is one chain of fma over k = 0, 1, 2, ... whatever the block, the tile or its neighbours. k runs in
 // slices so that a panel's slice (depth * panelWidth floats) stays in the first-level cache while all row tiles of the
-// block pass over it; between slices the chains wait in `partial`, unrounded. Rows of x are read in place, through
-// row pointers, so a gather costs nothing.
+// block pass over it; between slices the chains wait in `partial`, unrounded. Rows of x are read through row pointers,
+// so a gather costs nothing; long ones are copied slice by slice.
 
 namespace dp_moe::DP_MOE_ISA {
 
