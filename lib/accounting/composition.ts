@@ -219,7 +219,7 @@ export class Composition {
       infinite: { upper: Math.max(this.#infinite, -Math.expm1(finite + this.#apart)), lower: this.#infinite },
       error: error + composed.error,
       relative: ERROR_PER_RELEASE * this.#releases,
-      logScale,
+      logScale: logScale + this.#apart,
     }
     return {
       upper: new HockeyStick(composed, 'upper', allowance),
