@@ -1,6 +1,73 @@
-import type { trainFlags } from './commands/train.js'
 import { usageError } from './failure.js'
-import { flagName, type Values } from './flags.js'
+import {
+  choice,
+  flagName,
+  group,
+  integer,
+  list,
+  number,
+  settings,
+  text,
+  textOrNumber,
+  toggle,
+  type Values,
+} from './flags.js'
+
+/** The flags of `dp-moe train`: the names of TrainOptions. */
+export const trainFlags = {
+  ...group('Data', {
+    train: text('<file>', 'Training data: JSONL, CSV or TSV (needed)'),
+    validation: textOrNumber(
+      '<file|fraction>',
+      'Validation file, or the share of the training file to set aside',
+      'none',
+    ),
+    text: text('<column>', 'Column with the text', 'text'),
+    label: text('<column>', 'Column with the label, names or numbers', 'label'),
+    labels: list('<a,b>', 'State the label set, which is public', 'the names found in the file, treated as public'),
+    maxLength: integer(
+      '<tokens>',
+      'State the longest text, which is public; longer ones are cut',
+      '1024, with attention 256',
+    ),
+    tokenizer: text('<tokenizer.json>', 'A Hugging Face tokenizer', 'word hashing'),
+  }),
+  ...group('Result', {
+    output: text('<dir>', 'Run folder to make: release/ may be published, private/ may not (needed)'),
+    overwrite: toggle('Replace the run that the folder holds'),
+    resume: toggle('Go on from the last checkpoint of the folder; give the same flags again'),
+    checkpointEvery: integer('<steps>', 'Steps between checkpoints', 'a tenth of the run'),
+  }),
+  ...group('Privacy', {
+    targetEpsilon: number('<eps>', 'Budget; the noise is solved for (this or --noise-multiplier is needed)'),
+    targetDelta: number('<delta>', 'Chance that the guarantee may fail', '1/N; needed with add-or-remove-one'),
+    noiseMultiplier: number('<sigma>', 'Noise in units of the clipping norm, instead of --target-epsilon'),
+    maxGradNorm: number('<C>', "L2 bound of one example's gradient", 'chosen with the model'),
+    clipping: choice('<mode>', ['flat', 'per-layer', 'automatic'], 'How gradients are bounded', 'flat'),
+    relation: choice(
+      '<relation>',
+      ['zero-out', 'add-or-remove-one', 'replace-one'],
+      'What neighbouring data sets are',
+      'zero-out',
+    ),
+    sampleRate: number('<q>', 'Chance of an example to be in a batch', '--expected-batch-size / N'),
+    steps: integer('<n>', 'Number of steps', 'from --epochs'),
+    nonPrivate: toggle('Train without privacy'),
+    seed: integer('<n>', 'Replayable and NOT private: noise and sampling follow from the seed'),
+    keyFile: text('<file>', '32 secret bytes, kept outside the run folder: private, and replayable after a crash'),
+  }),
+  ...group('Training', {
+    expectedBatchSize: number('<B>', 'Expected examples in a batch', 'by N'),
+    epochs: number('<K>', 'Expected passes over the data', 'by N'),
+    learningRate: number('<rate>', 'Peak learning rate', 'chosen with the model'),
+    model: settings('<name=value>', 'Override a default of config.json, e.g. numExperts=8 (may be repeated)'),
+  }),
+  ...group('Machine', {
+    threads: integer('<n>', 'Threads to use', 'what the machine or its container allows'),
+    memoryBudget: number('<bytes>', 'What activations may take', '1 GiB'),
+    maxTokensPerMicrobatch: integer('<rows>', 'Rows that are computed at once', 'from --memory-budget'),
+  }),
+}
 
 type TrainValues = Values<typeof trainFlags>
 type Name = keyof TrainValues

@@ -118,10 +118,9 @@ export function describeRecipe(recipe: Recipe, examples: number, plan?: PrivacyN
   const { model, tokenizer } = recipe
   const lines = [
     `model: ${model.modelType}, ${model.numExperts} experts of ${model.expertsPerToken} per token, hidden size ${model.hiddenSize}, ` +
-      `${tokenizer.vocabularySize} hashed ${tokenizer.ngrams > 1 ? `words and runs of up to ${tokenizer.ngrams}` : 'words'}, ` +
-      `at most ${tokenizer.maxLength} words a text`,
-    `optimizer: ${recipe.optimizer}, learning rate ${recipe.learningRate} (${recipe.schedule}), expected batch ` +
-      `${recipe.expectedBatchSize} of ${examples} examples`,
+      `a vocabulary of ${tokenizer.vocabularySize}, at most ${tokenizer.maxLength} tokens a text`,
+    `optimizer: ${recipe.optimizer}, learning rate ${Number(recipe.learningRate.toPrecision(4))} (${recipe.schedule}), expected batch ` +
+      `${recipe.expectedBatchSize} of ${examples} examples, ${recipe.steps} steps`,
   ]
   if (plan) {
     lines.push(

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { trainFlags } from '../../lib/cli/commands/train.js'
+import { trainFlags } from '../../lib/cli/train-flags.js'
 import { readValues } from '../../lib/cli/values.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'dp-moe-config-'))

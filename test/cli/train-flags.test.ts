@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { trainFlags } from '../../lib/cli/commands/train.js'
 import { flagName } from '../../lib/cli/flags.js'
+import { trainFlags } from '../../lib/cli/train-flags.js'
 import { TestCli } from './support/cli.js'
 import { mails, SMALL, writeMails } from './support/mails.js'
 
