@@ -100,7 +100,7 @@ t.test('the help of train says what every flag falls back on, under headings', a
   for (const heading of ['Data:', 'Result:', 'Privacy:', 'Training:', 'Machine:', 'General:']) {
     t.match(stdout, new RegExp(`^${heading}$`, 'm'))
   }
-  t.match(stdout, /--max-length <tokens> .*?\(default:\s+256\)/s)
+  t.match(stdout, /--max-length <tokens> .*?\(default:\s+1024, with\s+attention\s+256\)/s)
   t.notMatch(stdout, /^Options:$/m, 'no flag without a heading')
 })
 
