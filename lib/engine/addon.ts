@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DpMoeError, type ErrorCode } from '../errors.js'
-import type { TypedArray } from './tensor.js'
+import type { TypedArray } from './dtype.js'
 
 /** Bytes of a device's tensors. */
 export interface MemoryUse {

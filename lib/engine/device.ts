@@ -1,8 +1,9 @@
 import { DpMoeError } from '../errors.js'
 import { addon, type MemoryUse } from './addon.js'
+import { type DType, dtypes, sizeOf, type TypedArray } from './dtype.js'
 import { Scopes } from './scope.js'
 import { type FieldKind, type OpArguments, type OpName, signatures } from './signatures.js'
-import { type DType, dtypes, type RowLayout, sizeOf, Tensor, type TypedArray } from './tensor.js'
+import { type RowLayout, Tensor } from './tensor.js'
 
 export type DeviceName = 'cpu' | 'cuda'
 

@@ -1,5 +1,6 @@
 export type { MemoryUse } from './addon.js'
 export { Device, type DeviceInfo, type DeviceName, type DeviceOptions, type TensorOptions } from './device.js'
+export type { DType, TypedArray } from './dtype.js'
 export { poissonSample, randomKey } from './random.js'
 export type { OpArguments, OpName } from './signatures.js'
-export { type DType, type RowLayout, Tensor, type TypedArray } from './tensor.js'
+export { type RowLayout, Tensor } from './tensor.js'

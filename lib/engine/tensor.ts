@@ -1,13 +1,7 @@
 import { DpMoeError, invalid } from '../errors.js'
 import { addon } from './addon.js'
 import type { Device } from './device.js'
-
-/** What a tensor holds, in the order of native/include/dtype.h. */
-export const dtypes = ['float32', 'float64', 'int32'] as const
-
-export type DType = (typeof dtypes)[number]
-
-export type TypedArray = Float32Array | Float64Array | Int32Array
+import { type DType, sizeOf, type TypedArray } from './dtype.js'
 
 /** Which privacy unit each row belongs to; lib/autograd gives it meaning. */
 export interface RowLayout {
@@ -106,13 +100,4 @@ export class Tensor implements Disposable {
   toString(): string {
     return `${this.dtype} tensor [${this.shape.join(', ')}]`
   }
-}
-
-/** Elements of a shape; throws for one that is none. */
-export function sizeOf(shape: readonly number[]): number {
-  const size = shape.reduce((product, extent) => product * extent, 1)
-  if (shape.some((extent) => !(Number.isInteger(extent) && extent >= 0)) || !Number.isSafeInteger(size)) {
-    throw new DpMoeError('SHAPE_MISMATCH', invalid('shape', 'integers >= 0', `[${shape.join(', ')}]`))
-  }
-  return size
 }
