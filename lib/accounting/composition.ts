@@ -112,7 +112,10 @@ export class Composition {
   delta(epsilon: number): Bracket {
     if (this.#releases === 0) return { lower: this.#infinite, upper: this.#infinite }
     const mu = this.#separation()
-    if (mu !== undefined) return around(deltaOfGaussians(mu, epsilon))
+    if (mu !== undefined) {
+      const { lower, upper } = around(deltaOfGaussians(mu, epsilon))
+      return { lower, upper: Math.min(1, upper) }
+    }
     let loss = new TruncatedLoss(this.#losses, UNSEEN)
     if (epsilon >= loss.highest)
       return { lower: this.#infinite, upper: Math.min(1, this.#infinite + UNSEEN * this.#releases) }

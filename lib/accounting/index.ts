@@ -39,7 +39,7 @@ export {
   type NoisyRelease,
   type Release,
 } from './joint-releases.js'
-export { PldAccountant, type PldOptions } from './pld.js'
+export { DEFAULT_TOLERANCE, PldAccountant, type PldOptions } from './pld.js'
 export { RdpAccountant, type RdpOptions } from './rdp.js'
 export { createAccountant, type DpSgdParameters, type Solution, type SolveRequest, solve } from './solve.js'
 export { type TradeOffPoint, tradeOffCurve } from './trade-off.js'

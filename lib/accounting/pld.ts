@@ -6,10 +6,13 @@ import type { CountedEvent, DpEvent, NeighboringRelation } from './events.js'
 import { requireCount, requireDelta, requireEpsilon } from './numbers.js'
 import type { CountedLoss } from './truncated-loss.js'
 
+/** Relative width of the bracket that a PldAccountant reaches where nothing else is asked. */
+export const DEFAULT_TOLERANCE = 1e-3
+
 export interface PldOptions {
   /** Default 'zero-out'. */
   readonly relation?: NeighboringRelation
-  /** Relative width of the bracket around epsilon (or delta) to reach. Default 1e-3. */
+  /** Relative width of the bracket around epsilon (or delta) to reach, in [1e-6, 0.5]. Default 1e-3. */
   readonly tolerance?: number
 }
 
@@ -29,7 +32,8 @@ export interface PldOptions {
  *
  * Method: losses are put on a lattice with connect-the-dots (upper) and tangents (lower), tilted by e^(theta L) so that
  * float64 keeps its relative accuracy at any delta, and convolved in a window outside which Chernoff's bound leaves a
- * stated mass. The lattice is refined until the bracket is narrow enough.
+ * stated mass. The lattice is refined until the bracket is narrow enough. Where 2^21 points are not enough for that (rare
+ * participation, below 1e-3, with little noise, below 0.6), the bracket is wider, and still holds.
  */
 export class PldAccountant implements Accountant {
   readonly name = 'pld'
@@ -39,7 +43,7 @@ export class PldAccountant implements Accountant {
 
   constructor(options: PldOptions = {}) {
     this.#log = new EventLog(options.relation)
-    this.tolerance = options.tolerance ?? 1e-3
+    this.tolerance = options.tolerance ?? DEFAULT_TOLERANCE
     if (!(this.tolerance >= 1e-6 && this.tolerance <= 0.5)) {
       throw new OutOfRangeError('tolerance', 'a number in [1e-6, 0.5]', this.tolerance)
     }

@@ -3,31 +3,43 @@ import { join } from 'node:path'
 import {
   type AccountantName,
   createAccountant,
-  gaussian,
+  type DpEvent,
+  ledgerEvent,
   type NeighboringRelation,
-  poissonSampled,
 } from '../accounting/index.js'
 import { readCertificate } from '../privacy/certificate.js'
 import { readLedger } from '../privacy/ledger.js'
 import type { Account } from './commands/account.js'
 import { usageError } from './failure.js'
 
+export interface LedgerAccount {
+  readonly result: Account & { readonly plannedSteps: number; readonly seeded: boolean }
+  /** The event of the run's first `steps` steps. */
+  readonly eventAt: (steps: number) => DpEvent
+}
+
 /** Adds up the steps that a run folder's ledger holds, those of every segment. */
 export async function accountLedger(
   folder: string,
   options: { delta?: number; accountant?: AccountantName; relation?: NeighboringRelation },
-): Promise<Account & { readonly plannedSteps: number; readonly seeded: boolean }> {
+): Promise<LedgerAccount> {
   const { run, segments, steps } = await readLedger(join(folder, 'private', 'ledger.jsonl'))
   const delta = options.delta ?? (await certifiedDelta(folder))
   const relation = options.relation ?? (run.relation as NeighboringRelation)
-  const accountant = createAccountant(options.accountant, relation)
   const groups = segments.flatMap((segment) => segment.steps)
-  for (const { sampleRate, noiseMultiplier, count } of groups) {
-    accountant.compose(poissonSampled(sampleRate, gaussian(noiseMultiplier)), count)
+  const eventAt = (count: number) => {
+    let left = count
+    const parts = groups.map((group) => {
+      const part = { ...group, steps: Math.min(left, group.count) }
+      left -= part.steps
+      return part
+    })
+    return ledgerEvent(parts)
   }
+  const accountant = createAccountant(options.accountant, relation).compose(eventAt(steps))
   const same = (read: (mechanism: { noiseMultiplier: number; sampleRate: number }) => number) =>
     groups.every((group) => read(group) === read(run)) ? read(run) : null
-  return {
+  const result = {
     ...accountant.epsilon(delta),
     delta,
     noiseMultiplier: same(({ noiseMultiplier }) => noiseMultiplier),
@@ -39,6 +51,7 @@ export async function accountLedger(
     plannedSteps: run.plannedSteps,
     seeded: run.key === 'seed',
   }
+  return { result, eventAt }
 }
 
 async function certifiedDelta(folder: string): Promise<number> {

@@ -28,7 +28,7 @@ const privateSchema = z
     accountant: z.strictObject({
       name: z.string(),
       bound: z.enum(['upper', 'estimate']),
-      interval: z.number().positive().nullable(),
+      tolerance: z.number().positive().nullable(),
     }),
     releases: z
       .array(z.strictObject({ name: z.string(), bound: z.number().positive(), weight: z.number().gt(0).lte(1) }))
@@ -56,7 +56,8 @@ const nonPrivateSchema = z.strictObject({
  *
  * - `noiseMultiplier` sigma, `sampleRate` q, `maxGradNorm` C; the noise's standard deviation is sigma C.
  * - `steps` counts the ledger; `epsilon` is that of the larger of `plannedSteps` and `steps`, at `delta`.
- * - `accountant.bound` says whether `epsilon` is an upper bound; `interval` is its discretisation, null without one.
+ * - `accountant.bound` says whether `epsilon` is an upper bound; `tolerance` is its discretisation: the relative width of the
+ *   bracket around the exact epsilon to which the lattice of losses is refined, null for an accountant without a lattice.
  * - `releases` are all that a step adds noise to, each with its L2 bound and its weight (the weights sum to 1).
  * - `publicConstants` are treated as public: N, label set, maximum length, vocabulary.
  * - `notCovered` says in sentences what the guarantee leaves out.

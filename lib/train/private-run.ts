@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { DEFAULT_TOLERANCE } from '../accounting/index.js'
 import type { Dataset, LabelSet } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import type { TextClassifier } from '../models/text-classifier.js'
@@ -82,7 +83,7 @@ export class PrivateRun {
       steps: this.#ledger.steps,
       delta: plan.delta,
       epsilon: this.epsilon(),
-      accountant: { name: 'pld', bound: 'upper', interval: null },
+      accountant: { name: 'pld', bound: 'upper', tolerance: DEFAULT_TOLERANCE },
       releases: [{ name: 'gradient', bound: recipe.maxGradNorm, weight: 1 }],
       publicConstants: this.#publicConstants(labels),
       seeded: this.#key.source === 'seed',

@@ -2,7 +2,17 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { composed, dpSgd, PldAccountant, solve } from '../../lib/accounting/index.js'
+import {
+  composed,
+  dpSgd,
+  fixedSizeSampled,
+  gaussian,
+  PldAccountant,
+  RdpAccountant,
+  selfComposed,
+  solve,
+  truncatedPoissonSampled,
+} from '../../lib/accounting/index.js'
 import { createCertificate, writeCertificate } from '../../lib/privacy/certificate.js'
 import { Ledger } from '../../lib/privacy/ledger.js'
 import { refused, TestCli } from './support/cli.js'
@@ -64,6 +74,64 @@ t.test('accountant, relation and sampling are passed on', async (t) => {
   t.match(JSON.parse((await cli.run(['account', ...none])).stdout), { sampling: 'none', sampleRate: 1, steps: 1 })
 })
 
+t.test('truncated and fixed-size batches', async (t) => {
+  const size = ['--dataset-size', '1000']
+  const truncated = ['--sampling', 'truncated-poisson', ...size, '--max-batch-size', '16', '--json']
+  const kept = JSON.parse((await cli.run(['account', ...without('epsilon'), ...truncated])).stdout)
+  t.same(Object.keys(kept), FIELDS)
+  const event = selfComposed(500, truncatedPoissonSampled(0.01, 1000, 16, gaussian(1.1)))
+  t.equal(kept.epsilon, new PldAccountant().compose(event).epsilon(1e-5).epsilon)
+  t.match(kept, { sampling: 'truncated-poisson', sampleRate: 0.01 })
+
+  const fixed = ['--sampling', 'fixed-size', ...size, '--accountant', 'rdp', '--relation', 'replace-one', '--json']
+  const batch = selfComposed(500, fixedSizeSampled(1000, 10, gaussian(1.1)))
+  const { epsilon } = new RdpAccountant({ relation: 'replace-one' }).compose(batch).epsilon(1e-5)
+  for (const rate of [
+    ['--sample-rate', '0.01'],
+    ['--max-batch-size', '10'],
+  ]) {
+    const words = ['--noise-multiplier', '1.1', '--steps', '500', '--delta', '1e-5', ...rate, ...fixed]
+    t.match(JSON.parse((await cli.run(['account', ...words])).stdout), { epsilon, sampleRate: 0.01 })
+  }
+  const words = ['--noise-multiplier', '1.1', '--steps', '500', '--delta', '1e-5', '--epsilon', String(epsilon + 1e-6)]
+  t.match(JSON.parse((await cli.run(['account', ...words, ...fixed])).stdout), { sampleRate: 0.01, epsilon })
+})
+
+t.test('--plot draws two curves that are where the accountant says', async (t) => {
+  const path = join(folder, 'epsilon.svg')
+  const words = ['--accountant', 'rdp', '--plot', path, '--json']
+  const { code, stderr } = await cli.run(['account', ...without('epsilon'), ...words])
+  t.match({ code, stderr }, { code: 0, stderr: '' })
+  const svg = readFileSync(path, 'utf8')
+  t.match(svg, /^<svg [^>]*viewBox="0 0 960 420"[\s\S]*<\/svg>\n$/)
+  t.notMatch(svg, /NaN|Infinity|undefined/)
+  const lines = [...svg.matchAll(/<polyline points="([^"]*)"/g)].map((match) =>
+    match[1]!.split(' ').map((point) => point.split(',').map(Number)),
+  )
+  t.equal(lines.length, 3)
+  for (const line of lines) {
+    for (const [i, [x, y]] of line.entries()) {
+      t.ok(x! >= 80 && x! <= 900 && y! >= 50 && y! <= 350, 'inside its panel')
+      if (i > 0) t.ok(x! >= line[i - 1]![0]! && y! <= line[i - 1]![1]!, 'rises to the right')
+    }
+  }
+  t.same(lines[0]![0], [80, 350])
+  t.same(lines[0]!.at(-1), [440, 50])
+  refused(
+    t,
+    await cli.fail(t, [
+      'account',
+      ...without('epsilon'),
+      '--accountant',
+      'rdp',
+      '--plot',
+      join(folder, 'no', 'x', 'a.svg'),
+    ]),
+    1,
+    /Cannot write .*a\.svg/,
+  )
+})
+
 t.test('for people: bounds are rounded to the safe side', async (t) => {
   const { stdout } = await cli.run(['account', ...without('epsilon')])
   const { epsilon, lowerBound } = solve({ sampleRate: 0.01, noiseMultiplier: 1.1, steps: 500, delta: 1e-5 })
@@ -103,6 +171,18 @@ t.test('out of range or inconsistent: one line, exit code 1, in the names of the
     [without('epsilon').slice(2), /leave out exactly one of .*left out are --sample-rate, --epsilon/],
     [[...without('epsilon'), '--epsilon', '1'], /leave out exactly one of .*none is left out/],
     [[], /leave out exactly one of/],
+    [
+      [...without('epsilon'), '--sampling', 'truncated-poisson', '--dataset-size', '10', '--max-batch-size', '16'],
+      /at most datasetSize = 10 for --max-batch-size, got 16/,
+    ],
+    [
+      [...without('epsilon'), '--sampling', 'fixed-size', '--dataset-size', '100', '--relation', 'replace-one'],
+      /PLD accountant can handle.*got 'fixed-size-sampled'/,
+    ],
+    [
+      [...without('epsilon'), '--sampling', 'truncated-poisson', '--dataset-size', '0', '--max-batch-size', '1'],
+      /--dataset-size, got 0/,
+    ],
   ] as const) {
     await t.test(args.join(' '), async (t) => refused(t, await cli.fail(t, ['account', ...args, '--json']), 1, says))
   }
@@ -112,6 +192,12 @@ t.test('flags that are wrong in themselves: exit code 2', async (t) => {
   for (const [args, says] of [
     [[...without('epsilon'), '--accountant', 'prv'], /--accountant: expected one of pld, rdp, got 'prv'/],
     [[...without('epsilon'), '--sampling', 'none'], /--sample-rate cannot be given with --sampling none/],
+    [[...without('epsilon'), '--dataset-size', '9'], /--dataset-size cannot be given with --sampling poisson/],
+    [[...without('epsilon'), '--sampling', 'truncated-poisson'], /truncated-poisson needs --dataset-size/],
+    [
+      [...without('epsilon'), '--sampling', 'fixed-size', '--dataset-size', '9', '--max-batch-size', '1'],
+      /--sample-rate and --max-batch-size say the same/,
+    ],
     [['--ledger', folder, '--steps', '3'], /--steps cannot be given with --ledger/],
   ] as const) {
     await t.test(args.join(' '), async (t) => refused(t, await cli.fail(t, ['account', ...args]), 2, says))
@@ -161,6 +247,9 @@ t.test('the ledger of a run folder, segments and recovered steps included', asyn
     seeded: false,
   })
   t.match((await cli.run(['account', '--ledger', run, '--delta', '1e-5'])).stdout, /^noise multiplier +varies$/m)
+  const plot = join(folder, 'run.svg')
+  await cli.run(['account', '--ledger', run, '--delta', '1e-5', '--accountant', 'rdp', '--plot', plot])
+  t.match(readFileSync(plot, 'utf8'), /accountant rdp, relation replace-one/)
 
   mkdirSync(join(run, 'release'))
   await writeCertificate(
@@ -176,7 +265,7 @@ t.test('the ledger of a run folder, segments and recovered steps included', asyn
       steps: 10,
       delta: 1e-6,
       epsilon: 3,
-      accountant: { name: 'pld', bound: 'upper', interval: null },
+      accountant: { name: 'pld', bound: 'upper', tolerance: null },
       releases: [{ name: 'gradient', bound: 1, weight: 1 }],
       publicConstants: {},
       seeded: false,

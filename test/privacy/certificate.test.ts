@@ -24,7 +24,7 @@ const facts: CertificateFacts = {
   steps: 101,
   delta: 1e-5,
   epsilon: 2.98,
-  accountant: { name: 'pld', bound: 'upper', interval: 1e-4 },
+  accountant: { name: 'pld', bound: 'upper', tolerance: 1e-3 },
   releases: [{ name: 'gradient', bound: 1, weight: 1 }],
   publicConstants: { examples: 4740, labels: ['ham', 'spam'], maximumLength: 256 },
   seeded: false,
@@ -73,6 +73,7 @@ t.test('what cannot be certified', async (t) => {
     [{ releases: [] }, /releases/],
     [{ releases: [{ name: 'gradient', bound: 1, weight: 0.9 }] }, /weights with sum 1/],
     [{ ledgerHash: 'none' }, /ledgerHash/],
+    [{ accountant: { name: 'pld', bound: 'upper', tolerance: 0 } }, /tolerance/],
   ]
   for (const [change, message] of refused) {
     t.throws(() => createCertificate({ ...facts, ...change }), { code: 'INVALID_ARGUMENT', message })

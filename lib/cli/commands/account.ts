@@ -1,3 +1,5 @@
+import type * as Accounting from '../../accounting/index.js'
+import type { AccountantName, DpEvent, NeighboringRelation } from '../../accounting/index.js'
 import { DpMoeError } from '../../errors.js'
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
@@ -25,7 +27,17 @@ const accountFlags = {
       'What neighbouring data sets are',
       'zero-out',
     ),
-    sampling: choice('<kind>', ['poisson', 'none'], 'How batches are drawn', 'poisson'),
+    sampling: choice(
+      '<kind>',
+      ['poisson', 'truncated-poisson', 'fixed-size', 'none'],
+      'How batches are drawn; fixed-size needs --accountant rdp --relation replace-one',
+      'poisson',
+    ),
+    datasetSize: integer('<N>', 'Number of examples, for truncated-poisson and fixed-size'),
+    maxBatchSize: integer('<B>', 'Most examples that a truncated-poisson batch keeps, or the size of a fixed-size one'),
+  }),
+  ...group('Output', {
+    plot: text('<file>', 'Draw epsilon over steps and the trade-off curve as SVG'),
   }),
 }
 
@@ -40,8 +52,8 @@ export interface Account {
   readonly noiseMultiplier: number | null
   readonly sampleRate: number | null
   readonly steps: number
-  readonly accountant: string
-  readonly relation: string
+  readonly accountant: AccountantName
+  readonly relation: NeighboringRelation
   readonly sampling: string
 }
 
@@ -55,10 +67,16 @@ export const account = defineCommand({
   examples: [
     'dp-moe account --sample-rate 0.01 --noise-multiplier 1 --steps 1000 --delta 1e-5',
     'dp-moe account --sample-rate 0.01 --steps 1000 --delta 1e-5 --epsilon 3 --json',
+    'dp-moe account --sample-rate 0.01 --noise-multiplier 1 --steps 1000 --delta 1e-5 --plot epsilon.svg',
     'dp-moe account --ledger runs/mails',
   ],
-  async run({ json, debug: _, ...values }) {
-    const { result, solved } = values.ledger === undefined ? await solveFor(values) : await accountRun(values)
+  async run({ json, debug: _, plot, ...values }) {
+    const { result, solved, eventAt } = values.ledger === undefined ? await solveFor(values) : await accountRun(values)
+    if (plot !== undefined) {
+      const { plotAccount } = await import('./account-plot.js')
+      const { accountant, relation, delta, steps } = result
+      await plotAccount(plot, { accountant, relation, delta, steps, eventAt })
+    }
     await printResult(json, result, () => describe(result, solved))
   },
 })
@@ -66,34 +84,98 @@ export const account = defineCommand({
 interface Answer {
   readonly result: Account
   readonly solved: string
+  /** The event of the first `steps` steps. */
+  readonly eventAt: (steps: number) => DpEvent
 }
 
 async function solveFor({ ledger: _, sampling = 'poisson', ...given }: AccountValues): Promise<Answer> {
-  if (sampling === 'none' && given.sampleRate !== undefined) {
-    throw usageError('--sample-rate cannot be given with --sampling none: every example is in every batch')
-  }
-  const values = sampling === 'none' ? { ...given, sampleRate: 1 } : given
+  const values = { ...given, sampleRate: stepSampleRate(sampling, given) }
   const missing = SOLVABLE.filter((name) => values[name] === undefined)
   if (missing.length !== 1) {
     const left = missing.length === 0 ? 'none is left out' : `left out are ${missing.map(flagName).join(', ')}`
     const rule = `leave out exactly one of ${SOLVABLE.map(flagName).join(', ')}, which is solved for`
     throw new DpMoeError('INVALID_ARGUMENT', `${rule}; ${left}. See dp-moe account --help`)
   }
-  const { solve } = await import('../../accounting/index.js')
+  const accounting = await import('../../accounting/index.js')
+  const { datasetSize, maxBatchSize, ...request } = values
+  const step = stepEvent(accounting, sampling, datasetSize, maxBatchSize)
   const { epsilon, lowerBound, upperBound, delta, noiseMultiplier, sampleRate, steps, accountant, relation } =
-    solve(values)
+    accounting.solve({ ...request, step })
   const bounds = { epsilon, lowerBound, upperBound }
-  const result = { ...bounds, delta, noiseMultiplier, sampleRate, steps, accountant, relation, sampling }
-  return { result, solved: missing[0]! }
+  const shown = sampling === 'fixed-size' ? batchOf(sampleRate, datasetSize!) / datasetSize! : sampleRate
+  const result = { ...bounds, delta, noiseMultiplier, sampleRate: shown, steps, accountant, relation, sampling }
+  const eventAt = (count: number) => accounting.selfComposed(count, step(noiseMultiplier, sampleRate))
+  return { result, solved: missing[0]!, eventAt }
+}
+
+/** The sample rate that the flags of a sampling say, where they say one. */
+function stepSampleRate(
+  sampling: string,
+  { sampleRate, datasetSize, maxBatchSize }: AccountValues,
+): number | undefined {
+  const sized = { datasetSize, maxBatchSize }
+  const needed =
+    sampling === 'truncated-poisson'
+      ? (['datasetSize', 'maxBatchSize'] as const)
+      : sampling === 'fixed-size'
+        ? (['datasetSize'] as const)
+        : []
+  for (const name of ['datasetSize', 'maxBatchSize'] as const) {
+    if (needed.length === 0 && sized[name] !== undefined) {
+      throw usageError(`${flagName(name)} cannot be given with --sampling ${sampling}: it changes nothing`)
+    }
+  }
+  for (const name of needed) {
+    if (sized[name] === undefined) throw usageError(`--sampling ${sampling} needs ${flagName(name)}`)
+  }
+  if (sampling === 'none' && sampleRate !== undefined) {
+    throw usageError('--sample-rate cannot be given with --sampling none: every example is in every batch')
+  }
+  if (sampling === 'fixed-size' && maxBatchSize !== undefined) {
+    if (sampleRate !== undefined)
+      throw usageError('--sample-rate and --max-batch-size say the same with --sampling fixed-size')
+    return maxBatchSize / datasetSize!
+  }
+  return sampling === 'none' ? 1 : sampleRate
+}
+
+/** What one step does, for the accountant. */
+function stepEvent(
+  { poissonSampled, truncatedPoissonSampled, fixedSizeSampled, gaussian }: typeof Accounting,
+  sampling: string,
+  datasetSize: number | undefined,
+  maxBatchSize: number | undefined,
+): (noiseMultiplier: number, sampleRate: number) => DpEvent {
+  switch (sampling) {
+    case 'truncated-poisson':
+      return (noise, rate) => truncatedPoissonSampled(rate, datasetSize!, maxBatchSize!, gaussian(noise))
+    case 'fixed-size':
+      return (noise, rate) =>
+        fixedSizeSampled(datasetSize!, maxBatchSize ?? batchOf(rate, datasetSize!), gaussian(noise))
+    default:
+      return (noise, rate) => poissonSampled(rate, gaussian(noise))
+  }
+}
+
+/** The whole batch size for a rate, rounded up: rates that are solved for are off by rounding. */
+function batchOf(sampleRate: number, datasetSize: number): number {
+  return Math.max(1, Math.ceil(sampleRate * datasetSize - 1e-6))
 }
 
 async function accountRun({ ledger, ...values }: AccountValues): Promise<Answer> {
-  const extra = (['sampleRate', 'noiseMultiplier', 'steps', 'epsilon', 'sampling'] as const).find(
-    (name) => values[name] !== undefined,
-  )
+  const fixed = [
+    'sampleRate',
+    'noiseMultiplier',
+    'steps',
+    'epsilon',
+    'sampling',
+    'datasetSize',
+    'maxBatchSize',
+  ] as const
+  const extra = fixed.find((name) => values[name] !== undefined)
   if (extra) throw usageError(`${flagName(extra)} cannot be given with --ledger: the ledger says it`)
   const { accountLedger } = await import('../ledger-account.js')
-  return { result: await accountLedger(ledger!, values), solved: 'epsilon' }
+  return { ...(await accountLedger(ledger!, values)), solved: 'epsilon' }
 }
 
 function describe(result: Account, solved: string): string {
