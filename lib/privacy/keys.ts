@@ -4,6 +4,7 @@ import type { Device } from '../engine/device.js'
 import { randomKey } from '../engine/random.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
+import { fingerprint } from './fingerprint.js'
 
 /**
  * The secret of a run: sampling, noise and dropout are ChaCha20 streams under it.
@@ -56,6 +57,17 @@ export function fileKey(path: string): RunKey {
 export function trainingKey(key: RunKey, training: number): RunKey {
   if (training === 0) return key
   return { source: key.source, bytes: createHmac('sha256', key.bytes).update(`dp-moe training ${training}`).digest() }
+}
+
+/**
+ * The key that a run draws from: that of a file is mixed with all that decides what the run does, its data included. Two
+ * runs with one key file have the same noise only where everything else is the same too, and so the same weights: under
+ * equal noise, the difference of two releases would show their gradients.
+ *
+ * @param run plain data
+ */
+export function keyOfRun(key: RunKey, run: unknown): RunKey {
+  return key.source === 'file' ? { source: 'file', bytes: Buffer.from(fingerprint(key.bytes, { run }), 'hex') } : key
 }
 
 /** The key as the native ops take it, int32 [8], little endian. */

@@ -4,7 +4,7 @@ import { DpMoeError } from '../errors.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { fingerprint } from '../privacy/fingerprint.js'
-import type { RunKey } from '../privacy/keys.js'
+import { keyOfRun, type RunKey } from '../privacy/keys.js'
 import { Ledger } from '../privacy/ledger.js'
 import { version } from '../version.js'
 import { CheckpointStore } from './checkpoint.js'
@@ -22,6 +22,8 @@ export interface OpenRun {
   readonly ledger: Ledger | undefined
   readonly metrics: MetricsLog
   readonly state: RunState
+  /** What sampling, noise and dropout of this run are drawn from. */
+  readonly drawKey: RunKey
   readonly firstStep: number
   close(): Promise<void>
 }
@@ -46,7 +48,8 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
     ? await RunFolder.open(options.output)
     : await RunFolder.create(options.output, { overwrite: options.overwrite ?? false })
   const secret = folder.secret
-  const configurationFingerprint = fingerprint(secret, configuration(parts))
+  const configured = configuration(parts)
+  const configurationFingerprint = fingerprint(secret, configured)
   const dataFingerprint = fingerprint(secret, data.fingerprint())
   let ledger: Ledger | undefined
   try {
@@ -66,7 +69,8 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
         if (!resume && optimizer.updates === 0 && (await store.isEmpty())) await folder.discard()
       }
     }
-    return { folder, ledger, metrics, state, firstStep, close }
+    const drawKey = keyOfRun(key, { configured, data: data.fingerprint() })
+    return { folder, ledger, metrics, state, drawKey, firstStep, close }
   } catch (error) {
     await ledger?.close()
     // Nothing was spent; what went wrong first is what is told, even if the folder cannot be removed either.

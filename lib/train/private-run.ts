@@ -5,7 +5,6 @@ import type { Device } from '../engine/device.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
-import type { RunKey } from '../privacy/keys.js'
 import type { Ledger } from '../privacy/ledger.js'
 import { PrivacyEngine } from '../privacy/privacy-engine.js'
 import { spentEpsilon } from '../privacy/spent.js'
@@ -20,7 +19,6 @@ export interface PrivateRunParts {
   readonly optimizer: Optimizer
   readonly training: Dataset
   readonly maxRows: number
-  readonly key: RunKey
   readonly plan: PrivatePlan
   readonly run: OpenRun
 }
@@ -30,15 +28,15 @@ export class PrivateRun {
   readonly maker: StepMaker
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
-  readonly #key: RunKey
+  readonly #seeded: boolean
   readonly #examples: number
 
-  constructor({ device, model, optimizer, training, maxRows, key, plan, run }: PrivateRunParts) {
+  constructor({ device, model, optimizer, training, maxRows, plan, run }: PrivateRunParts) {
     this.#plan = plan
     this.#ledger = run.ledger!
-    this.#key = key
+    this.#seeded = run.drawKey.source === 'seed'
     this.#examples = training.length
-    const engine = new PrivacyEngine({ relation: plan.relation, key })
+    const engine = new PrivacyEngine({ relation: plan.relation, key: run.drawKey })
     const ledger = this.#ledger
     const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
     const mechanism = { noiseMultiplier, sampleRate }
@@ -86,7 +84,7 @@ export class PrivateRun {
       accountant: { name: 'pld', bound: 'upper', tolerance: DEFAULT_TOLERANCE },
       releases: [{ name: 'gradient', bound: recipe.maxGradNorm, weight: 1 }],
       publicConstants: this.#publicConstants(labels),
-      seeded: this.#key.source === 'seed',
+      seeded: this.#seeded,
       software: { name: 'dp-moe', version },
       ledgerHash: this.#ledger.summary.hash,
     })

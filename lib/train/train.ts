@@ -83,7 +83,7 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: stri
   const telemetry = new Telemetry(device)
   const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan, warn })
   try {
-    const privateRun = new PrivateRun({ ...parts, key, optimizer, run, plan, maxRows: maxRows(options, recipe) })
+    const privateRun = new PrivateRun({ ...parts, optimizer, run, plan, maxRows: maxRows(options, recipe) })
     await trainingLoop({
       ...parts,
       run,
