@@ -33,13 +33,13 @@ export const automaticStability = 0.01
  *
  * | case | result |
  * |---|---|
- * | maxGradNorm <= 0, NaN or infinite | OutOfRangeError |
+ * | maxGradNorm outside [1e-30, 1e29], NaN | OutOfRangeError: float32 could not hold the bound, or a sum over 2^31 units |
  * | no trainable parameter | DpMoeError INVALID_ARGUMENT |
  * | a parameter listed twice | counted once |
  */
 export function clippingGroups(mode: ClippingMode, maxGradNorm: number, parameters: readonly Parameter[]): Clipping {
-  if (!(maxGradNorm > 0 && Number.isFinite(maxGradNorm))) {
-    throw new OutOfRangeError('maxGradNorm', 'a finite number > 0', maxGradNorm)
+  if (!(maxGradNorm >= 1e-30 && maxGradNorm <= 1e29)) {
+    throw new OutOfRangeError('maxGradNorm', 'a number from 1e-30 to 1e29', maxGradNorm)
   }
   const trained = [...new Set(parameters)].filter((parameter) => parameter.trainable)
   if (trained.length === 0)

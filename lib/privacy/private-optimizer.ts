@@ -12,6 +12,9 @@ import { keyTensor, type RunKey } from './keys.js'
 /** What the native update takes as float32 must be below its infinity. */
 const largest = 3e38
 
+/** Noise below the normal numbers of float32 would be rounded to a few digits, or to none at all. */
+const smallestNoise = 2 ** -126
+
 /** Where each step is recorded before its update is made. */
 export interface StepRecorder {
   appendStep(step: number): Promise<void>
@@ -58,6 +61,7 @@ export interface PrivateStepStatistics {
  * | empty batch | noise, update and record as ever |
  * | a unit whose gradient is not finite | contributes nothing, is counted |
  * | a unit that is in the batch twice | DpMoeError INVALID_ARGUMENT: it would count for more than C |
+ * | a step begun before the last one has ended | DpMoeError INVALID_ARGUMENT: both would add to the same gradients |
  * | a step number that is not above that of the last update | DpMoeError INVALID_ARGUMENT: its noise would repeat |
  * | noiseMultiplier 0 | clips without noise: not private, for tests |
  * | the record cannot be written | no update is made, the error is thrown |
@@ -67,6 +71,7 @@ export class PrivateOptimizer {
   readonly #options: PrivateOptimizerOptions
   readonly #key: Tensor
   #lastUpdate = -1
+  #underWay = false
 
   constructor(options: PrivateOptimizerOptions) {
     const { noiseMultiplier, expectedBatchSize, optimizer } = options
@@ -78,6 +83,9 @@ export class PrivateOptimizer {
     }
     if (noiseMultiplier * options.maxGradNorm > largest) {
       throw new OutOfRangeError('maxGradNorm', `at most ${largest} / noiseMultiplier`, options.maxGradNorm)
+    }
+    if (noiseMultiplier > 0 && noiseMultiplier * options.maxGradNorm < smallestNoise) {
+      throw new OutOfRangeError('noiseMultiplier', `0, or at least 2^-126 / maxGradNorm`, noiseMultiplier)
     }
     this.device = (optimizer.parameters[0] as Parameter).device
     this.#options = options
@@ -102,6 +110,30 @@ export class PrivateOptimizer {
     microBatches: Iterable<MicroBatch<B>>,
     loss: LossFunction<B>,
     telemetry?: Telemetry,
+  ): Promise<PrivateStepStatistics> {
+    if (this.#underWay) {
+      throw new DpMoeError(
+        'INVALID_ARGUMENT',
+        `Expected one step at a time, got step ${step} while another is under way: await each step`,
+      )
+    }
+    this.#underWay = true
+    try {
+      return await this.#step(step, microBatches, loss, telemetry)
+    } finally {
+      this.#underWay = false
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#key[Symbol.dispose]()
+  }
+
+  async #step<B extends UnitBatch>(
+    step: number,
+    microBatches: Iterable<MicroBatch<B>>,
+    loss: LossFunction<B>,
+    telemetry: Telemetry | undefined,
   ): Promise<PrivateStepStatistics> {
     const { optimizer, recorder, expectedBatchSize } = this.#options
     if (!(Number.isInteger(step) && step > this.#lastUpdate)) {
@@ -131,10 +163,6 @@ export class PrivateOptimizer {
     } finally {
       statistics[Symbol.dispose]()
     }
-  }
-
-  [Symbol.dispose](): void {
-    this.#key[Symbol.dispose]()
   }
 }
 

@@ -1,10 +1,15 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { Device } from '../../lib/engine/device.js'
 import { SafetensorsFile } from '../../lib/models/safetensors.js'
+import { sgd } from '../../lib/optim/sgd.js'
+import { seedKey } from '../../lib/privacy/keys.js'
+import { PrivateOptimizer } from '../../lib/privacy/private-optimizer.js'
 import type { TrainOptions } from '../../lib/train/options.js'
 import { train } from '../../lib/train/train.js'
 import { writeMails } from '../cli/support/mails.js'
+import { batchOf, examples, tinyModel } from '../support/models.js'
 import { tinyRun } from '../train/support/runs.js'
 
 const root = t.testdir()
@@ -42,5 +47,36 @@ t.test('one key file for several runs: their noise is independent, so no differe
     { relation: 'replace-one' },
   ] as const) {
     t.ok(Math.abs(correlation(first, await oneStep(change))) < 0.75, JSON.stringify(Object.keys(change)))
+  }
+})
+
+t.test('a step begun before the last one has ended is refused: both would add to the same gradients', async (t) => {
+  using device = Device.open('cpu', { threads: 1 })
+  const model = tinyModel(device)
+  const optimizer = sgd(model.parameters(), { learningRate: 1 })
+  const units = examples([3, 4, 5, 6])
+  const batch = [units.slice(0, 2), units.slice(2)].map((part) => () => batchOf(device, part))
+  const options = { optimizer, noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: 2 }
+  using training = new PrivateOptimizer({ ...options, key: seedKey(1) })
+  const first = training.step(0, batch, model.loss.bind(model))
+  for (const step of [0, 1]) {
+    await t.rejects(training.step(step, batch, model.loss.bind(model)), { code: 'INVALID_ARGUMENT', message: /await/ })
+  }
+  t.equal((await first).units, 4)
+  t.equal((await training.step(1, batch, model.loss.bind(model))).units, 4)
+})
+
+t.test('bounds and noise that float32 cannot hold are refused', async (t) => {
+  using device = Device.open('cpu', { threads: 1 })
+  const optimizer = sgd(tinyModel(device).parameters(), { learningRate: 1 })
+  for (const [maxGradNorm, noiseMultiplier, name] of [
+    [1e-44, 1, /maxGradNorm/],
+    [1e-31, 1, /maxGradNorm/],
+    [2e29, 1, /maxGradNorm/],
+    [1e-30, 1e-9, /noiseMultiplier/],
+    [1, 1e-300, /noiseMultiplier/],
+  ] as const) {
+    const options = { optimizer, key: seedKey(1), expectedBatchSize: 1, maxGradNorm, noiseMultiplier }
+    t.throws(() => new PrivateOptimizer(options), name, `${maxGradNorm}, ${noiseMultiplier}`)
   }
 })
