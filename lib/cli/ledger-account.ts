@@ -7,6 +7,7 @@ import {
   ledgerEvent,
   type NeighboringRelation,
 } from '../accounting/index.js'
+import { DpMoeError } from '../errors.js'
 import { readCertificate } from '../privacy/certificate.js'
 import { readLedger } from '../privacy/ledger.js'
 import type { Account } from './commands/account.js'
@@ -23,6 +24,7 @@ export async function accountLedger(
   folder: string,
   options: { delta?: number; accountant?: AccountantName; relation?: NeighboringRelation },
 ): Promise<LedgerAccount> {
+  await requirePrivate(folder)
   const { run, segments, steps } = await readLedger(join(folder, 'private', 'ledger.jsonl'))
   const delta = options.delta ?? (await certifiedDelta(folder))
   const relation = options.relation ?? (run.relation as NeighboringRelation)
@@ -52,6 +54,16 @@ export async function accountLedger(
     seeded: run.key === 'seed',
   }
   return { result, eventAt }
+}
+
+/** A run without privacy has no ledger: say that, not that a file is missing. */
+async function requirePrivate(folder: string): Promise<void> {
+  const certificate = await readCertificate(join(folder, 'release', 'certificate.json')).catch(() => undefined)
+  if (certificate?.mechanism !== 'none') return
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    `The run in ${folder} is not private: it has no ledger, and no bound on epsilon`,
+  )
 }
 
 async function certifiedDelta(folder: string): Promise<number> {

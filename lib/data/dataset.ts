@@ -124,11 +124,11 @@ const TURN_MILLISECONDS = 10
 /**
  * Encodes texts into a data set, giving other work its turn every few milliseconds.
  *
- * @param labels class index of each text [N]
+ * @param labels class index of each text [N], from 0
  */
 export async function encodeDataset(
   texts: readonly string[],
-  labels: Int32Array,
+  labels: ArrayLike<number>,
   tokenizer: Tokenizer,
   options: EncodeOptions = {},
 ): Promise<Dataset> {
@@ -149,7 +149,7 @@ export async function encodeDataset(
       turnEnds = performance.now() + TURN_MILLISECONDS
     }
   }
-  const arrays: DatasetArrays = { ids: ids.toArray(), offsets, labels }
+  const arrays: DatasetArrays = { ids: ids.toArray(), offsets, labels: Int32Array.from(labels) }
   if (weights !== undefined) arrays.weights = weights.toArray()
   return new Dataset(arrays)
 }

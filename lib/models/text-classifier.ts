@@ -68,5 +68,19 @@ export function parseClassifierConfig(value: unknown, where: string): Classifier
   const parsed = classifierConfigSchema.safeParse(value)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!
-  throw new DpMoeError('MODEL_FORMAT', `${where}: ${issue.path.join('.') || 'the model'}: ${issue.message}`)
+  throw new DpMoeError('MODEL_FORMAT', `${where}: ${issue.path.join('.') || 'the model'}: ${reason(issue, value)}`)
+}
+
+/** What is wrong with a field; where it is unknown or missing, also the names there are. */
+function reason(issue: z.core.$ZodIssue, value: unknown): string {
+  const { modelType } = (value ?? {}) as { modelType?: unknown }
+  const schemas = [mixtureSchema, switchSchema]
+  const schema = schemas.find(({ shape }) => shape.modelType.value === modelType)
+  if (issue.path[0] === 'modelType') return `expected ${schemas.map(({ shape }) => shape.modelType.value).join(' or ')}`
+  if (!schema) return issue.message
+  if (issue.code === 'unrecognized_keys') {
+    return `there is no '${issue.keys[0]}'; a ${modelType} has ${Object.keys(schema.shape).slice(1).join(', ')}`
+  }
+  const missing = issue.path[0] !== undefined && !(issue.path[0] in (value as object))
+  return missing ? `it is needed for a ${modelType}` : issue.message
 }

@@ -1,4 +1,4 @@
-import { Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
+import { type DataFormat, Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
 import { Device } from '../engine/device.js'
 import { fromPretrained, type PretrainedClassifier } from '../models/pretrained.js'
 import { classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
@@ -15,6 +15,8 @@ export interface Prediction {
 export interface EvaluateOptions {
   /** JSONL, CSV or TSV file. */
   data: string
+  /** Default: by the file's extension. */
+  format?: DataFormat
   /** Default 'text'. */
   text?: string
   /** Default 'label'. */
@@ -72,16 +74,21 @@ export class Predictor implements Disposable {
    *
    * @throws DpMoeError DATA_FORMAT, naming the line of a label that the model does not know
    */
-  async evaluate({ data, text = 'text', label = 'label', signal }: EvaluateOptions): Promise<EvaluationResult> {
+  async evaluate({ data, text = 'text', label = 'label', format, signal }: EvaluateOptions): Promise<EvaluationResult> {
     const { model, tokenizer, bag, labels } = this.#classifier
-    const examples = await readExamples(data, { text, label })
+    const examples = await readExamples(data, { text, label, ...(format && { format }) })
     const classes = encodeLabels(examples, new LabelSet(labels), data)
     const side = { texts: examples.map((example) => example.text), classes }
     return evaluateClassifier(this.#device, model, await encodeTexts(side, tokenizer, bag, signal), signal)
   }
 
-  [Symbol.dispose](): void {
+  /** Gives back the model's memory and threads; `using` calls it too. */
+  close(): void {
     this.#device.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
   }
 }
 

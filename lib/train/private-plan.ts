@@ -42,6 +42,7 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
   if (!(delta > 0 && delta < 1)) throw new OutOfRangeError('targetDelta', 'a number in (0, 1)', delta)
   const noiseMultiplier =
     given ?? solve({ relation, epsilon: targetEpsilon!, delta, sampleRate, steps }).noiseMultiplier
+  const epsilon = spentEpsilon('pld', relation, [{ noiseMultiplier, sampleRate, steps }], delta)
   const curve = new EpsilonCurve({ relation, delta, event: dpSgd(noiseMultiplier, sampleRate, 1) })
   return {
     relation,
@@ -50,10 +51,14 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
     steps,
     expectedBatchSize: recipe.expectedBatchSize,
     delta,
-    epsilon: spentEpsilon('pld', relation, [{ noiseMultiplier, sampleRate, steps }], delta),
-    epsilonAt: (made) => curve.at(made),
+    epsilon,
+    // The curve is about right; what is shown never passes what the whole plan costs, and ends there.
+    epsilonAt: (made) => (made >= steps ? epsilon : Math.min(curve.at(made), epsilon)),
     recipe: { ...recipe, learningRate: options.learningRate ?? learningRateUnderNoise(recipe, noiseMultiplier) },
-    warnings: delta > 1 / examples ? [largeDelta(delta, examples)] : [],
+    warnings: [
+      ...(delta > 1 / examples ? [largeDelta(delta, examples)] : []),
+      ...(options.seed === undefined ? [] : [seeded]),
+    ],
   }
 }
 
@@ -69,6 +74,10 @@ function requireConstants(options: TrainOptions): void {
     throw new DpMoeError('INVALID_ARGUMENT', `relation add-or-remove-one: epochs is refused, use steps; ${why}`)
   }
 }
+
+const seeded =
+  'NOT private: who knows or guesses --seed can take the noise away again. Leave it out, or use --key-file, for a model ' +
+  'that others may see'
 
 function largeDelta(delta: number, examples: number): string {
   return (

@@ -119,17 +119,23 @@ export function describeRecipe(recipe: Recipe, examples: number, plan?: PrivacyN
   const lines = [
     `model: ${model.modelType}, ${model.numExperts} experts of ${model.expertsPerToken} per token, hidden size ${model.hiddenSize}, ` +
       `a vocabulary of ${tokenizer.vocabularySize}, at most ${tokenizer.maxLength} tokens a text`,
-    `optimizer: ${recipe.optimizer}, learning rate ${Number(recipe.learningRate.toPrecision(4))} (${recipe.schedule}), expected batch ` +
+    `optimizer: ${recipe.optimizer}, learning rate ${short(recipe.learningRate)} (${recipe.schedule}), expected batch ` +
       `${recipe.expectedBatchSize} of ${examples} examples, ${recipe.steps} steps`,
   ]
   if (plan) {
     lines.push(
-      `privacy: ${plan.relation}, noise multiplier ${plan.noiseMultiplier.toPrecision(4)}, max grad norm ${recipe.maxGradNorm} ` +
-        `(${recipe.clipping}), sample rate ${plan.sampleRate.toPrecision(4)}, ${plan.steps} steps, ` +
-        `epsilon ${plan.epsilon.toPrecision(4)} at delta ${plan.delta.toPrecision(3)}`,
+      `privacy: ${plan.relation}, noise multiplier ${short(plan.noiseMultiplier)}, max grad norm ${recipe.maxGradNorm} ` +
+        `(${recipe.clipping}), sample rate ${short(plan.sampleRate)}, ` +
+        `epsilon ${short(plan.epsilon)} at delta ${short(plan.delta)}`,
     )
   }
   return lines
+}
+
+/** Four significant digits: 3, 0.08, 1.563e-5. */
+function short(value: number): string {
+  const rounded = Number(value.toPrecision(4))
+  return rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded)
 }
 
 /** What of a privacy plan is shown to people. */

@@ -83,6 +83,7 @@ export const account = defineCommand({
 
 interface Answer {
   readonly result: Account
+  /** Name of what was solved for; empty for a run, whose figures are all its own. */
   readonly solved: string
   /** The event of the first `steps` steps. */
   readonly eventAt: (steps: number) => DpEvent
@@ -175,14 +176,15 @@ async function accountRun({ ledger, ...values }: AccountValues): Promise<Answer>
   const extra = fixed.find((name) => values[name] !== undefined)
   if (extra) throw usageError(`${flagName(extra)} cannot be given with --ledger: the ledger says it`)
   const { accountLedger } = await import('../ledger-account.js')
-  return { ...(await accountLedger(ledger!, values)), solved: 'epsilon' }
+  return { ...(await accountLedger(ledger!, values)), solved: '' }
 }
 
 function describe(result: Account, solved: string): string {
   const { epsilon, lowerBound, accountant } = result
   const bound = `certified upper bound${accountant === 'pld' ? `; at least ${shortNumber(lowerBound, 'down')}` : ''}`
   const row = (name: string, title: string, value: number | null, safe: 'up' | 'down', remark?: string) => {
-    const shown = value === null ? 'varies' : name === solved || remark ? shortNumber(value, safe) : asGiven(value)
+    const shown =
+      value === null ? 'varies' : name === solved || remark || solved === '' ? shortNumber(value, safe) : asGiven(value)
     return [title, shown, [name === solved ? 'solved for' : '', remark ?? ''].filter((part) => part).join('; ')]
   }
   return table([

@@ -11,8 +11,8 @@ export const evaluateCommand = defineCommand({
   flags: {
     ...group('Data', {
       data: text('<file>', 'Labelled data: JSONL, CSV or TSV (needed)'),
-      text: text('<column>', 'Column with the text', 'that of training'),
-      label: text('<column>', 'Column with the label', 'that of training'),
+      text: text('<column>', 'Column with the text', 'text'),
+      label: text('<column>', 'Column with the label', 'label'),
       format: choice(
         '<format>',
         ['jsonl', 'csv', 'tsv'],
