@@ -72,6 +72,7 @@ t.test('train for people: a table, and a warning where delta is above 1/N', asyn
   t.match(stdout, /^validation +none$/m)
   t.match(stdout, /^training +5 steps on 400 examples in /m)
   t.match(stderr, /^warning: delta 0\.1 is larger than 1 \/ N/m)
+  t.match(stderr, /^warning: NOT private: who knows or guesses --seed/m)
 })
 
 t.test('train --non-private learns what is easy; eval and predict use the run or its release', async (t) => {
@@ -89,6 +90,13 @@ t.test('train --non-private learns what is easy; eval and predict use the run or
     t.same(JSON.parse(evaluated.stdout), result.validation)
   }
   t.match((await cli.run(['eval', plain, '--data', held])).stdout, /^accuracy +\S+ %\nloss +\S+\nexamples +100\n$/)
+
+  const unnamed = file('held.txt')
+  copyFileSync(held, unnamed)
+  const stated = await cli.run(['eval', plain, '--data', unnamed, '--format', 'jsonl', '--json'])
+  t.same(JSON.parse(stated.stdout), result.validation)
+  refused(t, await cli.run(['eval', plain, '--data', unnamed]), 1, /state its format/)
+  refused(t, await cli.run(['account', '--ledger', plain]), 1, /is not private: it has no ledger/)
 
   const one = await cli.run(['predict', plain, '--text', 'winner cheap prize'])
   t.match(JSON.parse(one.stdout), { label: 'spam', probabilities: { ham: Number, spam: Number } })

@@ -63,7 +63,18 @@ t.test('what the user states is taken', (t) => {
   )
   t.throws(() => chooseRecipe({ examples: 1000, classes: 2 }, { ...options, model: { colour: 3 } }), {
     code: 'MODEL_FORMAT',
+    message: /there is no 'colour'; a mixture-classifier has vocabularySize, .*numExperts/,
   })
+  const attention = { modelType: 'switch-classifier' }
+  t.throws(() => chooseRecipe({ examples: 1000, classes: 2 }, { ...options, model: attention }), {
+    message: /hiddenSize: it is needed for a switch-classifier/,
+  })
+  const shown = [1, 2, 5, 6, 7].map(plan.epsilonAt)
+  t.same(
+    shown,
+    [...shown].sort((a, b) => a - b),
+  )
+  t.equal(shown.at(-1), plan.epsilon, 'what is shown ends at what the plan costs')
   t.end()
 })
 
