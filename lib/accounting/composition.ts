@@ -19,6 +19,8 @@ const CUT_OFF = 1e-4
 /** Tolerances between which a first attempt is finer than asked for, as far as that is quick; below FINE, slow. */
 const COARSE = 2e-3
 const FINE = 1e-5
+/** Standard deviations of a release, in a window, from which on lattices are kept small. */
+const WIDE = 1000
 /** Standard deviations that a window spans, about. */
 const SPAN = 15
 const ATTEMPTS = 9
@@ -77,7 +79,8 @@ export class Composition {
     if (best.upper <= floor) return best
     const target = -Math.log(left)
     let theta = loss.solve((at, order) => -logDelta(at, order) - target, Math.sqrt(2 * target))
-    let resolution = this.#firstResolution(loss, theta) * (floor > 0 ? 0.25 : 1)
+    // Most often a coarse look shows that this direction costs less than the floor.
+    let resolution = this.#firstResolution(loss, theta) / (floor > 0 ? 16 : 1)
     let [fitting, last, stalls] = [0, Number.POSITIVE_INFINITY, 0]
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const tilted = loss.cumulants(theta)
@@ -176,7 +179,7 @@ export class Composition {
     const inBlocks = this.#inBlocks(loss, theta)
     const points = inBlocks ? loss.blockPoints(theta) : this.#directPoints()
     const effort = this.#tolerance > COARSE ? 14 : this.#tolerance > FINE ? 16 : 18
-    const quick = 2 ** (inBlocks || effort === 14 ? effort : effort + 2)
+    const quick = 2 ** (points > WIDE || effort === 14 ? effort : effort + 2)
     const size = Math.max(quick, 2 ** Math.ceil(Math.log2(needed * points)))
     return Math.min(4096, size / points)
   }

@@ -2,6 +2,7 @@ import type { AccountantName } from './accountant.js'
 import { selfComposed } from './event-builders.js'
 import type { DpEvent, NeighboringRelation } from './events.js'
 import { requireCount, requireDelta } from './numbers.js'
+import { PldAccountant } from './pld.js'
 import { createAccountant } from './solve.js'
 
 export interface EpsilonCurveOptions {
@@ -13,6 +14,9 @@ export interface EpsilonCurveOptions {
   /** Default 'zero-out'. */
   readonly relation?: NeighboringRelation
 }
+
+/** Tolerance that is enough for display. */
+const COARSE = 5e-3
 
 /**
  * Epsilon after k equal steps, cheap enough to ask after every step: the accountant is asked at k = 1, 2, 4, 8, ... only,
@@ -45,8 +49,12 @@ export class EpsilonCurve {
   #knot(steps: number): number {
     let value = this.#known.get(steps)
     if (value === undefined) {
-      const { event, delta, accountant, relation } = this.#options
-      value = createAccountant(accountant, relation).compose(selfComposed(steps, event)).epsilon(delta).epsilon
+      const { event, delta, accountant = 'pld', relation } = this.#options
+      const asked =
+        accountant === 'pld'
+          ? new PldAccountant({ relation, tolerance: COARSE })
+          : createAccountant(accountant, relation)
+      value = asked.compose(selfComposed(steps, event)).epsilon(delta).epsilon
       this.#known.set(steps, value)
     }
     return value
