@@ -23,7 +23,7 @@ export interface HuggingFaceOptions {
   /** Whether the tokenizer's own template ([CLS] ... [SEP]) is applied; default true. */
   addSpecialTokens?: boolean
   /** The content of tokenizer_config.json, where there is one. */
-  tokenizerConfig?: JsonObject
+  tokenizerConfig?: Record<string, unknown>
 }
 
 /**

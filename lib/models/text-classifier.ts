@@ -39,9 +39,13 @@ const switchSchema = z.strictObject({
   dropout: z.number().min(0).lt(1).default(0),
 })
 
-/** Shape of a text classifier as config.json holds it; `modelType` tells which. */
 export const classifierConfigSchema = z.discriminatedUnion('modelType', [mixtureSchema, switchSchema])
 
+/**
+ * Shape of a text classifier as config.json holds it; `modelType` tells which.
+ *
+ * @useDeclaredType
+ */
 export type ClassifierConfig = z.infer<typeof classifierConfigSchema>
 
 /** A model that gives each text a score for every class. */

@@ -26,7 +26,7 @@ class AdamFamily extends Optimizer {
   constructor(
     parameters: Iterable<Parameter>,
     override readonly options: AdamOptions,
-    readonly variant: Variant,
+    protected readonly variant: Variant,
   ) {
     super(parameters, options)
     for (const name of ['beta1', 'beta2'] as const) {

@@ -61,10 +61,16 @@ const nonPrivateSchema = z.strictObject({
  * - `releases` are all that a step adds noise to, each with its L2 bound and its weight (the weights sum to 1).
  * - `publicConstants` are treated as public: N, label set, maximum length, vocabulary.
  * - `notCovered` says in sentences what the guarantee leaves out.
+ *
+ * @useDeclaredType
  */
 export type Certificate = z.infer<typeof privateSchema>
 
-/** The document beside a model trained without privacy: it names no epsilon. */
+/**
+ * The document beside a model trained without privacy: it names no epsilon.
+ *
+ * @useDeclaredType
+ */
 export type NonPrivateStatement = z.infer<typeof nonPrivateSchema>
 
 /** What a run knows; the schema and the standing exceptions are added by {@link createCertificate}. */

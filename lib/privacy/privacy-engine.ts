@@ -10,6 +10,7 @@ import { PrivateOptimizer, type PrivateStepStatistics, type StepRecorder } from 
 import { type BatchSampler, PoissonSampler } from './sampling.js'
 import { spentEpsilon } from './spent.js'
 
+/** How a {@link PrivacyEngine} counts, and where its randomness comes from. */
 export interface PrivacyEngineOptions {
   /** Default 'pld'. */
   accountant?: AccountantName
@@ -21,8 +22,11 @@ export interface PrivacyEngineOptions {
   seed?: number | string
 }
 
+/** What is trained, on how many units, and with how much noise. */
 export interface MakePrivateOptions {
+  /** The model; refused where it couples units. */
   module: Module
+  /** Makes the updates, from noised sums only. */
   optimizer: Optimizer
   /** The data set; only its length is read: the number of units N, public under zero-out. */
   data: { readonly length: number }
@@ -46,8 +50,11 @@ export interface MakePrivateOptions {
   recorder?: StepRecorder
 }
 
+/** {@link MakePrivateOptions} with a budget in place of the noise. */
 export type MakePrivateWithEpsilonOptions = Omit<MakePrivateOptions, 'noiseMultiplier'> & {
+  /** Never exceeded by the planned steps. */
   targetEpsilon: number
+  /** Choose it well below 1 / N. */
   targetDelta: number
 }
 
@@ -118,6 +125,7 @@ export class PrivacyEngine {
     return this.makePrivate({ ...options, noiseMultiplier })
   }
 
+  /** Sets a module and its optimizer up for training with the noise that is given. */
   makePrivate(options: MakePrivateOptions): PrivateTraining {
     const plan = this.plan(options)
     const { module, optimizer, maxGradNorm, clipping, recorder, sampler: given } = options

@@ -24,6 +24,7 @@ export interface TrainOptions {
   targetEpsilon?: number
   /** Default: 1 / N under zero-out; must be given under add-or-remove-one. */
   targetDelta?: number
+  /** sigma, in units of maxGradNorm, in place of targetEpsilon. */
   noiseMultiplier?: number
   /** Default 'zero-out'. */
   relation?: NeighboringRelation
@@ -35,8 +36,9 @@ export interface TrainOptions {
   expectedBatchSize?: number
   /** Passes over the data, in expectation. Default: by N. Not with add-or-remove-one. */
   epochs?: number
-  /** With add-or-remove-one: probability of an example to be in a batch, and number of steps. */
+  /** Probability of an example to be in a batch. Default: expectedBatchSize / N; must be given under add-or-remove-one. */
   sampleRate?: number
+  /** Default: from epochs; must be given under add-or-remove-one. */
   steps?: number
 
   /** Public statement of the label set. Default: the names found, listed in the certificate as treated as public. */
@@ -71,12 +73,15 @@ export interface TrainOptions {
   signal?: AbortSignal
 }
 
+/** A line about what was chosen, or a warning. */
 export interface TrainMessage {
   readonly level: 'info' | 'warning'
   readonly text: string
 }
 
+/** Where a run stands after a step. */
 export interface TrainProgress {
+  /** Steps made. */
   readonly step: number
   readonly steps: number
   /** Exponentially smoothed mean loss of the batches; private. */
@@ -87,7 +92,9 @@ export interface TrainProgress {
   readonly secondsLeft: number
 }
 
+/** What a finished run has made and spent. */
 export interface TrainResult {
+  /** The run folder: its `release/` holds the model and the certificate. */
   readonly output: string
   readonly private: boolean
   readonly examples: number
@@ -100,8 +107,11 @@ export interface TrainResult {
   readonly validation: EvaluationResult | undefined
 }
 
+/** How well a model does on labelled data, computed without noise. */
 export interface EvaluationResult {
+  /** Fraction of the examples whose most probable class is theirs. */
   readonly accuracy: number
+  /** Mean cross entropy. */
   readonly loss: number
   readonly examples: number
 }
