@@ -20,8 +20,11 @@ const configFile = 'config.json'
 const configSchema = z.object({
   format: z.literal('dp-moe-model-1'),
   model: z.unknown(),
-  labels: z.array(z.string()).min(2),
-  tokenizer: z.unknown(),
+  labels: z
+    .array(z.string())
+    .min(2)
+    .refine((labels) => new Set(labels).size === labels.length, 'a label is there twice'),
+  tokenizer: z.looseObject({ type: z.string() }),
   bag: z.object({ weighting: z.enum(['count', 'log', 'binary']), normalise: z.boolean() }).nullable(),
 })
 
@@ -78,10 +81,12 @@ export async function fromPretrained(device: Device, folder: string): Promise<Pr
   if (content.labels.length !== config.numLabels) {
     throw new DpMoeError('MODEL_FORMAT', `${path}: expected ${config.numLabels} labels, got ${content.labels.length}`)
   }
-  const tokenizer = tokenizerFromJson(content.tokenizer as TokenizerConfig)
+  const tokenizer = tokenizerFromJson(content.tokenizer as unknown as TokenizerConfig)
+  await using file = await SafetensorsFile.open(join(folder, weightsFile))
+  requireSize(config, file, path)
   const model = createClassifier(device, config)
   try {
-    await readWeights(model, join(folder, weightsFile))
+    await readWeights(model, file)
   } catch (error) {
     model[Symbol.dispose]()
     throw error
@@ -107,8 +112,30 @@ function parseConfig(path: string, text: string): z.infer<typeof configSchema> {
   )
 }
 
-async function readWeights(model: TextClassifier, path: string): Promise<void> {
-  await using file = await SafetensorsFile.open(path)
+/** Refuses a configuration of a much larger model than the weights before anything of it is made. */
+function requireSize(config: ClassifierConfig, { tensors, path }: SafetensorsFile, configPath: string): void {
+  let held = 0
+  for (const { shape } of tensors.values()) held += shape.reduce((product, extent) => product * extent, 1)
+  const least = leastWeights(config)
+  if (least <= held) return
+  throw new DpMoeError(
+    'MODEL_FORMAT',
+    `${configPath} describes a model of at least ${least} weights, and ${path} holds ${held}`,
+  )
+}
+
+/** A lower bound on the number of a model's weights, from its matrices alone. */
+function leastWeights(config: ClassifierConfig): number {
+  const { vocabularySize, hiddenSize, numExperts, numLabels } = config
+  if (config.modelType === 'mixture-classifier') return hiddenSize * (vocabularySize + numExperts * numLabels)
+  const { numLayers, intermediateSize, maxPositions, sparseEvery } = config
+  const sparse = sparseEvery > 0 ? Math.floor(numLayers / sparseEvery) : 0
+  const forward = (numLayers - sparse + sparse * numExperts) * intermediateSize
+  return hiddenSize * (vocabularySize + maxPositions + numLayers * hiddenSize + forward)
+}
+
+async function readWeights(model: TextClassifier, file: SafetensorsFile): Promise<void> {
+  const { path } = file
   const parameters = model.namedParameters()
   for (const name of file.tensors.keys()) {
     if (!parameters.has(name)) throw new DpMoeError('MODEL_FORMAT', `${path}: unexpected tensor ${name}`)
