@@ -72,7 +72,7 @@ export function parseClassifierConfig(value: unknown, where: string): Classifier
   const parsed = classifierConfigSchema.safeParse(value)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!
-  throw new DpMoeError('MODEL_FORMAT', `${where}: ${issue.path.join('.') || 'the model'}: ${reason(issue, value)}`)
+  throw new DpMoeError('MODEL_FORMAT', [where, ...issue.path.map(String), reason(issue, value)].join(': '))
 }
 
 /** What is wrong with a field; where it is unknown or missing, also the names there are. */
