@@ -43,7 +43,13 @@ export interface Solution extends DpSgdParameters {
 
 const NAMES = ['epsilon', 'delta', 'noiseMultiplier', 'sampleRate', 'steps'] as const
 /** The target epsilon is met from below within this fraction. */
-const MET = 1e-5
+const MET = 1e-4
+
+/**
+ * The part of the target that is aimed at: what is left lets dp_accounting confirm the answer, whose default lattice rounds
+ * epsilon up by as much.
+ */
+const AIM = 1 - 4e-4
 
 /** The same of a search with a coarse accountant, and that accountant's tolerance. */
 const COARSE = { met: 1e-3, tolerance: 5e-3 }
@@ -184,7 +190,7 @@ class Search {
   #largest(parameter: string, at: (u: number) => Partial<DpSgdParameters>, range: Range): Partial<DpSgdParameters> {
     const excess = (coarse: boolean) => (u: number) => {
       const epsilon = this.#epsilon(at(u), coarse)
-      return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / this.#target)
+      return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / (AIM * this.#target))
     }
     const guess = lastBelow(excess(true), COARSE.met, range)
     const settled = lastBelow(excess(false), MET, { ...range, start: guess ?? range.start, step: 1e-3 })
