@@ -9,6 +9,8 @@ import { DpMoeError, OutOfRangeError } from '../errors.js'
  */
 export type ClippingMode = 'flat' | 'per-layer' | 'automatic'
 
+const clippingModes: readonly ClippingMode[] = ['flat', 'per-layer', 'automatic']
+
 export interface ClippingGroup {
   readonly name: string
   readonly parameters: readonly Parameter[]
@@ -38,7 +40,8 @@ export const automaticStability = 0.01
  * | a parameter listed twice | counted once |
  */
 export function clippingGroups(mode: ClippingMode, maxGradNorm: number, parameters: readonly Parameter[]): Clipping {
-  if (!(maxGradNorm >= 1e-30 && maxGradNorm <= 1e29)) {
+  if (!clippingModes.includes(mode)) throw new OutOfRangeError('clipping', `one of ${clippingModes.join(', ')}`, mode)
+  if (!(Number.isFinite(maxGradNorm) && maxGradNorm >= 1e-30 && maxGradNorm <= 1e29)) {
     throw new OutOfRangeError('maxGradNorm', 'a number from 1e-30 to 1e29', maxGradNorm)
   }
   const trained = [...new Set(parameters)].filter((parameter) => parameter.trainable)

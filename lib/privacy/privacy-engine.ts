@@ -1,4 +1,4 @@
-import { type AccountantName, type NeighboringRelation, solve } from '../accounting/index.js'
+import { type AccountantName, createAccountant, type NeighboringRelation, solve } from '../accounting/index.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import type { LossFunction, MicroBatch, UnitBatch } from '../nn/accumulate.js'
 import type { Module } from '../nn/module.js'
@@ -106,6 +106,7 @@ export class PrivacyEngine {
     if (key !== undefined && seed !== undefined) {
       throw new DpMoeError('INVALID_ARGUMENT', 'PrivacyEngine: expected a key or a seed, got both')
     }
+    createAccountant(accountant, relation) // refuse names it does not know now, not once the budget is spent
     this.accountant = accountant
     this.relation = relation
     this.key = key ?? (seed === undefined ? osKey() : seedKey(seed))

@@ -5,6 +5,7 @@ import { Device } from '../../lib/engine/device.js'
 import { SafetensorsFile } from '../../lib/models/safetensors.js'
 import { sgd } from '../../lib/optim/sgd.js'
 import { seedKey } from '../../lib/privacy/keys.js'
+import { PrivacyEngine } from '../../lib/privacy/privacy-engine.js'
 import { PrivateOptimizer } from '../../lib/privacy/private-optimizer.js'
 import type { TrainOptions } from '../../lib/train/options.js'
 import { train } from '../../lib/train/train.js'
@@ -78,5 +79,20 @@ t.test('bounds and noise that float32 cannot hold are refused', async (t) => {
   ] as const) {
     const options = { optimizer, key: seedKey(1), expectedBatchSize: 1, maxGradNorm, noiseMultiplier }
     t.throws(() => new PrivateOptimizer(options), name, `${maxGradNorm}, ${noiseMultiplier}`)
+  }
+})
+
+t.test('names that nobody knows are refused before a step, whatever the types say', async (t) => {
+  using device = Device.open('cpu', { threads: 1 })
+  const module = tinyModel(device)
+  const optimizer = sgd(module.parameters(), { learningRate: 1 })
+  t.throws(() => new PrivacyEngine({ relation: 'add-or-remove' as 'add-or-remove-one' }), /for relation/)
+  t.throws(() => new PrivacyEngine({ accountant: 'prv' as 'pld' }), /accountant/)
+  const made = { module, optimizer, data: { length: 9 }, noiseMultiplier: 1, expectedBatchSize: 3, steps: 1 }
+  for (const [more, message] of [
+    [{ maxGradNorm: 1, clipping: 'Automatic' as 'automatic' }, /for clipping/],
+    [{ maxGradNorm: '1' as unknown as number }, /for maxGradNorm/],
+  ] as const) {
+    t.throws(() => new PrivacyEngine({ seed: 1 }).makePrivate({ ...made, ...more }), message)
   }
 })
