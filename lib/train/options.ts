@@ -73,6 +73,42 @@ export interface TrainOptions {
   signal?: AbortSignal
 }
 
+/** Every name of {@link TrainOptions}: another one is a slip that would silently leave a default in force. */
+export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
+  train: true,
+  validation: true,
+  text: true,
+  label: true,
+  output: true,
+  overwrite: true,
+  resume: true,
+  nonPrivate: true,
+  targetEpsilon: true,
+  targetDelta: true,
+  noiseMultiplier: true,
+  relation: true,
+  maxGradNorm: true,
+  clipping: true,
+  expectedBatchSize: true,
+  epochs: true,
+  sampleRate: true,
+  steps: true,
+  labels: true,
+  maxLength: true,
+  tokenizer: true,
+  model: true,
+  learningRate: true,
+  seed: true,
+  keyFile: true,
+  threads: true,
+  maxTokensPerMicrobatch: true,
+  memoryBudget: true,
+  checkpointEvery: true,
+  onProgress: true,
+  onMessage: true,
+  signal: true,
+}
+
 /** A line about what was chosen, or a warning. */
 export interface TrainMessage {
   readonly level: 'info' | 'warning'

@@ -13,7 +13,7 @@ import { evaluateClassifier } from './evaluate.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
 import { openRun } from './open-run.js'
-import type { TrainMessage, TrainOptions, TrainResult } from './options.js'
+import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
 import { encodeTexts, type LoadedTexts, loadTexts, openTokenizer } from './prepare-data.js'
 import { type PrivatePlan, planPrivacy } from './private-plan.js'
 import { PrivateRun } from './private-run.js'
@@ -169,6 +169,16 @@ function requireVocabulary(recipe: Recipe, tokenizer: Tokenizer): void {
 }
 
 function checkOptions(options: TrainOptions): void {
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(trainOptionNames, name))
+  if (unknown !== undefined) {
+    const names = Object.keys(trainOptionNames).join(', ')
+    throw new DpMoeError('INVALID_ARGUMENT', `There is no option '${unknown}'; the options are ${names}`)
+  }
+  for (const name of ['train', 'output'] as const) {
+    if (typeof options[name] !== 'string') {
+      throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for ${name}, got ${String(options[name])}`)
+    }
+  }
   if (options.seed !== undefined && options.keyFile !== undefined) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected a seed or a key file, got both')
   }

@@ -88,3 +88,10 @@ t.test('encoding stops when its signal says so, and lets timers run', async (t) 
   const run = encodeDataset(many, new Int32Array(many.length), tokenizer, { signal: controller.signal })
   await t.rejects(run, { message: 'stopped' })
 })
+
+t.test('encodeDataset takes plain numbers as classes, one for each text', async (t) => {
+  const tokenizer = new WordHashTokenizer({ vocabularySize: 64 })
+  const dataset = await encodeDataset(['a', 'b c'], [1, 0], tokenizer)
+  t.same(dataset.labels, new Int32Array([1, 0]))
+  await t.rejects(encodeDataset(['a', 'b'], [1], tokenizer), /Expected 2 entries for labels, got 1/)
+})

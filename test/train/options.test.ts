@@ -140,6 +140,14 @@ t.test('a run that cannot make its first step leaves nothing', async (t) => {
   }
 })
 
+t.test('an option that does not exist is refused, not ignored; paths must be there', async (t) => {
+  const refused = (options: object, message: RegExp) =>
+    t.rejects(train(options as TrainOptions), { code: 'INVALID_ARGUMENT', message })
+  await refused({ ...tiny(), relaton: 'replace-one' }, /no option 'relaton'; the options are .*relation/)
+  await refused({ ...tiny(), train: undefined }, /Expected a path for train, got undefined/)
+  await refused({ ...tiny(), output: undefined }, /Expected a path for output, got undefined/)
+})
+
 t.test('a label that is unknown', async (t) => {
   const validation = join(root, 'unknown.csv')
   writeFileSync(validation, 'text,label\nmeeting,ham\nwhat,news\n')
