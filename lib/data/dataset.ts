@@ -132,6 +132,7 @@ export async function encodeDataset(
   tokenizer: Tokenizer,
   options: EncodeOptions = {},
 ): Promise<Dataset> {
+  options.signal?.throwIfAborted()
   if (labels.length !== texts.length) throw new OutOfRangeError('labels', `${texts.length} entries`, labels.length)
   const ids = new GrowingArray<Int32Array>((length) => new Int32Array(length))
   const weights =
