@@ -73,15 +73,43 @@ std::vector<int64_t> unitRuns(const Input<int32_t>& offsets, int64_t units, int6
   return begin;
 }
 
-/// f(row, factor) for the rows of units whose factor is not 0, in order.
-template <class F>
-void forKeptRows(const EmbeddingGradientParams& p, F&& f) {
-  for (int64_t unit = 0; unit < p.units; ++unit) {
-    const float factor = p.factor.data == nullptr ? 1.0f : p.factor.data[unit];
-    if (factor == 0.0f) continue;
-    for (int64_t row = p.segmentOffsets.data[unit]; row < p.segmentOffsets.data[unit + 1]; ++row) f(row, factor);
+/// The rows of units whose factor is not 0, by id, and those of an id in their order.
+struct RowsById {
+  explicit RowsById(const EmbeddingGradientParams& p) : begin(static_cast<size_t>(p.vocabulary) + 1) {
+    forKeptRows(p, [&](int64_t row, float) { ++begin[idOf(p, row) + 1]; });
+    for (size_t id = 0; id + 1 < begin.size(); ++id) begin[id + 1] += begin[id];
+    rows.resize(static_cast<size_t>(begin.back()));
+    factors.resize(rows.size());
+    std::vector<int64_t> next = begin;
+    forKeptRows(p, [&](int64_t row, float factor) {
+      const auto at = static_cast<size_t>(next[idOf(p, row)]++);
+      rows[at] = row;
+      factors[at] = factor;
+    });
   }
-}
+
+  /// First id of part `part` of `parts` of about as many rows each.
+  int64_t firstId(int64_t part, int64_t parts) const {
+    if (part == parts) return static_cast<int64_t>(begin.size()) - 1;
+    return std::lower_bound(begin.begin(), begin.end() - 1, begin.back() * part / parts) - begin.begin();
+  }
+
+  std::vector<int64_t> begin;  // of each id's rows [vocabulary + 1]
+  std::vector<int64_t> rows;
+  std::vector<float> factors;
+
+ private:
+  static size_t idOf(const EmbeddingGradientParams& p, int64_t row) { return static_cast<size_t>(p.ids.data[row]); }
+
+  template <class F>
+  static void forKeptRows(const EmbeddingGradientParams& p, F&& f) {
+    for (int64_t unit = 0; unit < p.units; ++unit) {
+      const float factor = p.factor.data == nullptr ? 1.0f : p.factor.data[unit];
+      if (factor == 0.0f) continue;
+      for (int64_t row = p.segmentOffsets.data[unit]; row < p.segmentOffsets.data[unit + 1]; ++row) f(row, factor);
+    }
+  }
+};
 
 }  // namespace
 
@@ -111,28 +139,27 @@ void CpuBackend::embeddingGradient(const EmbeddingGradientParams& p) {
   checkSize(p.gradient, p.vocabulary * p.d, op, "gradient");
   checkIndices(p.ids, p.segmentOffsets.data[p.units], 0, p.vocabulary, op, "ids");
 
-  // Threads share columns where rows are long enough to cut, else ids, by cache lines of the gradient.
-  constexpr int64_t columns = 64;
+  // An id's rows are summed in chunks, each added when it ends: in one long chain, whether a single unit takes part
+  // would move the rounding of all additions after it, and so the sum by more than that unit's own part.
+  constexpr int64_t columns = 64, chunkRows = 256;
+  const RowsById byId(p);
   const int64_t blocks = (p.d + columns - 1) / columns;
-  if (threads_.threads() == 1 || blocks >= threads_.threads()) {
-    const int64_t width = threads_.threads() == 1 ? p.d : columns;
-    threads_.parallelFor((p.d + width - 1) / width, [&](int64_t task, int) {
-      const int64_t first = task * width, here = std::min(width, p.d - first);
-      forKeptRows(p, [&](int64_t row, float factor) {
-        kernels_.norms.addScaled(p.gradient.data + p.ids.data[row] * p.d + first, p.dy.data + row * p.d + first, factor,
-                                 here);
-      });
-    });
-    return;
-  }
-  constexpr int64_t line = 16;
-  const int64_t shares = int64_t{4} * threads_.threads();
-  threads_.parallelFor(shares, [&](int64_t task, int) {
-    forKeptRows(p, [&](int64_t row, float factor) {
-      const int64_t id = p.ids.data[row];
-      if (id / line % shares != task) return;
-      kernels_.norms.addScaled(p.gradient.data + id * p.d, p.dy.data + row * p.d, factor, p.d);
-    });
+  const int64_t parts = threads_.threads() == 1 ? 1 : int64_t{4} * threads_.threads();
+  threads_.parallelFor(parts * blocks, [&](int64_t task, int) {
+    const int64_t first = task % blocks * columns, here = std::min(columns, p.d - first);
+    const int64_t endId = byId.firstId(task / blocks + 1, parts);
+    for (int64_t id = byId.firstId(task / blocks, parts); id < endId; ++id) {
+      float* gradient = p.gradient.data + id * p.d + first;
+      const int64_t end = byId.begin[static_cast<size_t>(id) + 1];
+      for (int64_t chunk = byId.begin[static_cast<size_t>(id)]; chunk < end; chunk += chunkRows) {
+        float sum[columns] = {};
+        for (int64_t i = chunk; i < std::min(chunk + chunkRows, end); ++i) {
+          const auto at = static_cast<size_t>(i);
+          kernels_.norms.addScaled(sum, p.dy.data + byId.rows[at] * p.d + first, byId.factors[at], here);
+        }
+        kernels_.norms.addScaled(gradient, sum, 1.0f, here);
+      }
+    }
   });
 }
 

@@ -1,6 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { Parameter } from '../../lib/autograd/parameter.js'
+import { addWeightedGradient } from '../../lib/autograd/sinks.js'
 import { Device } from '../../lib/engine/device.js'
 import { SafetensorsFile } from '../../lib/models/safetensors.js'
 import { sgd } from '../../lib/optim/sgd.js'
@@ -94,5 +96,37 @@ t.test('names that nobody knows are refused before a step, whatever the types sa
     [{ maxGradNorm: '1' as unknown as number }, /for maxGradNorm/],
   ] as const) {
     t.throws(() => new PrivacyEngine({ seed: 1 }).makePrivate({ ...made, ...more }), message)
+  }
+})
+
+t.test('one unit moves a float32 sum by its own part, whatever roundings it shifts', async (t) => {
+  using device = Device.open('cpu', { threads: 2 })
+  // Half the units have norm 1 and fill the sum up to a power of two; the others are rounded up above it, and not below.
+  const half = 2048
+  const small = half * 2 ** -24 * (1 + 2 ** -10)
+  const sum = async (op: 'embedding' | 'bias' | 'linear', first: number) => {
+    const values = Float32Array.from({ length: 2 * half }, (_, unit) => (unit >= half ? small : unit > 0 ? 1 : first))
+    const units = values.length
+    const bounds = Int32Array.from({ length: units + 1 }, (_, unit) => unit)
+    const segments = {
+      offsets: device.tensor(bounds, [units + 1], 'int32'),
+      segments: units,
+      units,
+      lengths: new Int32Array(units).fill(1),
+      fanOut: 1,
+    }
+    const parameter = new Parameter(device.zeros([1, 1]))
+    const site = { parameter, dy: device.tensor(values, [units, 1]), segments }
+    const x = device.tensor(new Float32Array(units).fill(1), [units, 1])
+    const ids = device.tensor(new Int32Array(units), [units], 'int32')
+    const factor = device.tensor(new Float32Array(units).fill(1))
+    if (op === 'embedding') addWeightedGradient({ kind: op, ...site, ids }, factor)
+    else if (op === 'linear') addWeightedGradient({ kind: op, ...site, x }, factor)
+    else addWeightedGradient({ kind: op, ...site }, factor)
+    return (await parameter.gradient.data())[0]!
+  }
+  for (const op of ['embedding', 'bias', 'linear'] as const) {
+    const moved = (await sum(op, 1)) - (await sum(op, 0))
+    t.ok(Math.abs(moved - 1) < 2 ** -9, `${op}: ${moved}`)
   }
 })
