@@ -1,4 +1,5 @@
-import { join } from 'node:path'
+import { existsSync, realpathSync } from 'node:fs'
+import { isAbsolute, join, relative, sep } from 'node:path'
 import type { Dataset, Tokenizer } from '../data/index.js'
 import { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
@@ -152,8 +153,20 @@ function pretrained({ model, recipe, texts, tokenizer }: Parts): PretrainedClass
 }
 
 function runKey(options: TrainOptions): RunKey {
-  if (options.keyFile !== undefined) return fileKey(options.keyFile)
+  if (options.keyFile !== undefined) {
+    const key = fileKey(options.keyFile)
+    requireOutside(options.keyFile, options.output)
+    return key
+  }
   return options.seed === undefined ? osKey() : seedKey(options.seed)
+}
+
+/** A run folder is copied, kept and overwritten as a whole; its noise key must not be. */
+function requireOutside(keyFile: string, output: string): void {
+  if (!existsSync(output)) return
+  const way = relative(realpathSync(output), realpathSync(keyFile))
+  if (way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way)) return
+  throw new DpMoeError('INVALID_ARGUMENT', `The key file ${keyFile} is in the run folder ${output}. Keep it elsewhere`)
 }
 
 function maxRows(options: TrainOptions, recipe: Recipe): number {

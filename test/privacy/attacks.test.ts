@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { existsSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { Parameter } from '../../lib/autograd/parameter.js'
@@ -51,6 +51,18 @@ t.test('one key file for several runs: their noise is independent, so no differe
   ] as const) {
     t.ok(Math.abs(correlation(first, await oneStep(change))) < 0.75, JSON.stringify(Object.keys(change)))
   }
+})
+
+t.test('a key file in the run folder is refused, by whatever path', async (t) => {
+  const output = join(root, 'run-with-key')
+  await train(tinyRun(data, output, { steps: 1 }))
+  writeFileSync(join(output, 'private/key'), Buffer.alloc(32, 7))
+  symlinkSync(join(output, 'private'), join(root, 'link'))
+  for (const keyFile of [join(output, 'private/key'), join(root, 'link/key')]) {
+    const again = tinyRun(data, output, { steps: 1, keyFile, overwrite: true })
+    await t.rejects(train(again), { code: 'INVALID_ARGUMENT', message: /is in the run folder/ })
+  }
+  t.ok(existsSync(join(output, 'release/model.safetensors')), 'the run is left as it was')
 })
 
 t.test('a step begun before the last one has ended is refused: both would add to the same gradients', async (t) => {
