@@ -15,6 +15,9 @@ const largest = 3e38
 /** Noise below the normal numbers of float32 would be rounded to a few digits, or to none at all. */
 const smallestNoise = 2 ** -126
 
+/** What some step, of whatever training, is adding gradients to. */
+const underWay = new WeakSet<Parameter>()
+
 /** Where each step is recorded before its update is made. */
 export interface StepRecorder {
   appendStep(step: number): Promise<void>
@@ -61,7 +64,7 @@ export interface PrivateStepStatistics {
  * | empty batch | noise, update and record as ever |
  * | a unit whose gradient is not finite | contributes nothing, is counted |
  * | a unit that is in the batch twice | DpMoeError INVALID_ARGUMENT: it would count for more than C |
- * | a step begun before the last one has ended | DpMoeError INVALID_ARGUMENT: both would add to the same gradients |
+ * | a step while another one on the same parameters is under way | DpMoeError INVALID_ARGUMENT: both would add to the same gradients |
  * | a step number that is not above that of the last update | DpMoeError INVALID_ARGUMENT: its noise would repeat |
  * | noiseMultiplier 0 | clips without noise: not private, for tests |
  * | the record cannot be written | no update is made, the error is thrown |
@@ -71,7 +74,6 @@ export class PrivateOptimizer {
   readonly #options: PrivateOptimizerOptions
   readonly #key: Tensor
   #lastUpdate = -1
-  #underWay = false
 
   constructor(options: PrivateOptimizerOptions) {
     const { noiseMultiplier, expectedBatchSize, optimizer } = options
@@ -111,17 +113,18 @@ export class PrivateOptimizer {
     loss: LossFunction<B>,
     telemetry?: Telemetry,
   ): Promise<PrivateStepStatistics> {
-    if (this.#underWay) {
+    const parameters = this.#options.optimizer.parameters
+    if (parameters.some((parameter) => underWay.has(parameter))) {
       throw new DpMoeError(
         'INVALID_ARGUMENT',
         `Expected one step at a time, got step ${step} while another is under way: await each step`,
       )
     }
-    this.#underWay = true
+    for (const parameter of parameters) underWay.add(parameter)
     try {
       return await this.#step(step, microBatches, loss, telemetry)
     } finally {
-      this.#underWay = false
+      for (const parameter of parameters) underWay.delete(parameter)
     }
   }
 

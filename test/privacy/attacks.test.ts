@@ -74,8 +74,13 @@ t.test('a step begun before the last one has ended is refused: both would add to
   const options = { optimizer, noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: 2 }
   using training = new PrivateOptimizer({ ...options, key: seedKey(1) })
   const first = training.step(0, batch, model.loss.bind(model))
-  for (const step of [0, 1]) {
-    await t.rejects(training.step(step, batch, model.loss.bind(model)), { code: 'INVALID_ARGUMENT', message: /await/ })
+  using other = new PrivateOptimizer({ ...options, key: seedKey(2) })
+  for (const [one, step] of [
+    [training, 0],
+    [training, 1],
+    [other, 0],
+  ] as const) {
+    await t.rejects(one.step(step, batch, model.loss.bind(model)), { code: 'INVALID_ARGUMENT', message: /await/ })
   }
   t.equal((await first).units, 4)
   t.equal((await training.step(1, batch, model.loss.bind(model))).units, 4)
