@@ -67,7 +67,11 @@ export function encodeLabels(examples: readonly LabelledExample[], labels: Label
   return Int32Array.from(examples, ({ label, line }) => {
     const index = labels.indexOf(label)
     if (index === undefined) {
-      throw dataError(source, line, `the label '${label}' is unknown; ${known(labels)}. Correct it, or remove the row`)
+      throw dataError(
+        source,
+        line,
+        `the label '${label}' is unknown; ${known(labels)}. Correct it, remove the row, or add it to the stated labels before training`,
+      )
     }
     return index
   })

@@ -75,7 +75,7 @@ function formatOf(source: TextSource): DataFormat {
   if (format !== undefined) return format
   throw new DpMoeError(
     'INVALID_ARGUMENT',
-    `${sourceName(source)}: ${invalid('the file name', `an extension of ${Object.keys(FORMATS).join(', ')}`, extension)}. Rename the file, or state its format`,
+    `${sourceName(source)}: ${invalid('the file name', `an extension of ${Object.keys(FORMATS).join(', ')}`, extension)}. Rename the file, or state its format (eval: --format)`,
   )
 }
 
@@ -147,7 +147,11 @@ function columnIndex(name: string, header: DelimitedRow, source: TextSource): nu
 
 function noColumn(name: string, existing: readonly string[], line: number, source: TextSource): Error {
   const list = existing.length === 0 ? 'there are none' : `the columns are ${existing.map((c) => `'${c}'`).join(', ')}`
-  return dataError(source, line, `there is no column '${name}'; ${list}. Name one of the file's columns`)
+  return dataError(
+    source,
+    line,
+    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text and --label; predict: --text-column)`,
+  )
 }
 
 function nonBlankLabel(label: string, column: string, line: number, source: TextSource): string {

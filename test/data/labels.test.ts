@@ -31,7 +31,7 @@ t.test('an unknown label is named with its line and the known ones', async (t) =
   t.throws(() => encodeLabels(rows('ham', 'eggs'), labels, 'mail.csv'), {
     code: 'DATA_FORMAT',
     message:
-      "mail.csv:3: the label 'eggs' is unknown; the known labels are 'ham', 'spam'. Correct it, or remove the row",
+      "mail.csv:3: the label 'eggs' is unknown; the known labels are 'ham', 'spam'. Correct it, remove the row, or add it to the stated labels before training",
   })
   const many = new LabelSet(Array.from({ length: 30 }, (_, index) => `class ${index}`))
   t.throws(() => encodeLabels(rows('eggs'), many, 'mail.csv'), { message: /'class 19' and 10 more\./ })
