@@ -38,8 +38,11 @@ export interface Recipe {
 /** Default longest text, in tokens: a bag of words takes long texts at little cost, attention does not. */
 export const defaultMaxLength = { 'mixture-classifier': 1024, 'switch-classifier': 256 } as const
 
-/** Peak learning rate of the mixture classifier: beyond it even noiseless training overshoots. */
-const highestLearningRate = 100
+/** Peak learning rate of the mixture classifier without clipping: beyond it training overshoots. */
+const learningRateUnclipped = 100
+
+/** The same where gradients are clipped, times the clipping norm: the furthest that a step can go. */
+const furthestStep = 50
 
 /**
  * Chooses what the user left open, from public numbers only.
@@ -78,10 +81,10 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
         ...common,
         bag: { weighting: 'log', normalise: true },
         optimizer: 'sgd',
-        learningRate: options.learningRate ?? highestLearningRate,
+        learningRate: options.learningRate ?? learningRateUnclipped,
         schedule: 'stable-decay',
         warmup: 0,
-        maxGradNorm: options.maxGradNorm ?? 0.5,
+        maxGradNorm: options.maxGradNorm ?? 0.25,
       }
     : {
         ...common,
@@ -95,13 +98,13 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
 }
 
 /**
- * Plain gradient descent walks about learningRate * sigma * C * sqrt(steps) / B by noise alone; a walk of length 1 is
- * what the mixture classifier bears. Adam divides by the noise itself, so its rate stays.
+ * The learning rate of a private run. Plain gradient descent walks about learningRate * sigma * C * sqrt(steps) / B by
+ * noise alone; a walk of length 1 is what the mixture classifier bears. Adam divides by the noise itself, so its rate stays.
  */
 export function learningRateUnderNoise(recipe: Recipe, noiseMultiplier: number): number {
-  if (recipe.optimizer === 'adamw') return recipe.learningRate
-  const walk = noiseMultiplier * recipe.maxGradNorm * Math.sqrt(recipe.steps)
-  return Math.min(recipe.learningRate, recipe.expectedBatchSize / walk)
+  const { optimizer, learningRate, maxGradNorm, steps, expectedBatchSize } = recipe
+  if (optimizer === 'adamw') return learningRate
+  return Math.min(furthestStep, expectedBatchSize / (noiseMultiplier * Math.sqrt(steps))) / maxGradNorm
 }
 
 function chooseModel({ examples, classes }: PublicFacts, { model = {} }: TrainOptions): ClassifierConfig {
