@@ -17,9 +17,15 @@ type Row = Readonly<Record<string, unknown>>
 
 const run = promisify(execFile)
 const python = process.env.DP_MOE_PYTHON ?? 'python3'
-// OpenBLAS picks its own kernels; malloc keeps its pages, or per-sample gradients of PyTorch pay for page faults.
+// OpenBLAS picks its own kernels, and its idle threads spin for 2^20 cycles instead of 2^26, which would hold a core of
+// ours; malloc keeps its pages, or per-sample gradients of PyTorch pay for page faults.
 const { OPENBLAS_CORETYPE: _core, OPENBLAS_L2_SIZE: _cache, ...inherited } = process.env
-const env = { ...inherited, MALLOC_MMAP_THRESHOLD_: '4294967296', MALLOC_TRIM_THRESHOLD_: '4294967296' }
+const env = {
+  ...inherited,
+  OPENBLAS_THREAD_TIMEOUT: '20',
+  MALLOC_MMAP_THRESHOLD_: '4294967296',
+  MALLOC_TRIM_THRESHOLD_: '4294967296',
+}
 
 async function rowsOf(command: string, ...args: string[]): Promise<Row[]> {
   const { stdout } = await run(command, args, { env, maxBuffer: 2 ** 26 })
