@@ -10,7 +10,7 @@ import {
 import { DpMoeError } from '../errors.js'
 import { readCertificate } from '../privacy/certificate.js'
 import { readLedger } from '../privacy/ledger.js'
-import type { Account } from './commands/account.js'
+import type { Account } from './account-result.js'
 import { usageError } from './failure.js'
 
 export interface LedgerAccount {

@@ -1,6 +1,7 @@
 import type * as Accounting from '../../accounting/index.js'
-import type { AccountantName, DpEvent, NeighboringRelation } from '../../accounting/index.js'
+import type { DpEvent } from '../../accounting/index.js'
 import { DpMoeError } from '../../errors.js'
+import type { Account } from '../account-result.js'
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
 import { choice, flagName, group, integer, number, text, type Values } from '../flags.js'
@@ -42,20 +43,6 @@ const accountFlags = {
 }
 
 type AccountValues = Values<typeof accountFlags>
-
-/** What is printed with --json; null where steps differ from each other. */
-export interface Account {
-  readonly epsilon: number
-  readonly lowerBound: number
-  readonly upperBound: number
-  readonly delta: number
-  readonly noiseMultiplier: number | null
-  readonly sampleRate: number | null
-  readonly steps: number
-  readonly accountant: AccountantName
-  readonly relation: NeighboringRelation
-  readonly sampling: string
-}
 
 export const account = defineCommand({
   name: 'account',
