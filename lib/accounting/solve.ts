@@ -46,10 +46,10 @@ const NAMES = ['epsilon', 'delta', 'noiseMultiplier', 'sampleRate', 'steps'] as 
 const MET = 1e-4
 
 /**
- * The part of the target that is aimed at: what is left lets dp_accounting confirm the answer, whose default lattice rounds
- * epsilon up by as much.
+ * The part of the target that is aimed at: with a lattice, what is left lets dp_accounting confirm the answer, whose default
+ * one rounds epsilon up by as much.
  */
-const AIM = 1 - 4e-4
+const AIM = { pld: 1 - 4e-4, rdp: 1 } as const
 
 /** The same of a search with a coarse accountant, and that accountant's tolerance. */
 const COARSE = { met: 1e-3, tolerance: 5e-3 }
@@ -188,9 +188,10 @@ class Search {
    * coarse accountant, settled with the one that answers.
    */
   #largest(parameter: string, at: (u: number) => Partial<DpSgdParameters>, range: Range): Partial<DpSgdParameters> {
+    const target = AIM[this.#request.accountant ?? 'pld'] * this.#target
     const excess = (coarse: boolean) => (u: number) => {
       const epsilon = this.#epsilon(at(u), coarse)
-      return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / (AIM * this.#target))
+      return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / target)
     }
     const guess = lastBelow(excess(true), COARSE.met, range)
     const settled = lastBelow(excess(false), MET, { ...range, start: guess ?? range.start, step: 1e-3 })
