@@ -42,18 +42,16 @@ export interface PretrainedClassifier {
 /**
  * Writes config.json and model.safetensors into a folder, each atomically.
  *
- * @param weights values to write in place of a parameter's own, by name (e.g. averaged weights)
  * @throws DpMoeError DISK_FULL, FILE_ACCESS
  */
 export async function savePretrained(
   folder: string,
   { model, config, labels, tokenizer, bag }: PretrainedClassifier,
-  weights: ReadonlyMap<string, Float32Array> = new Map(),
 ): Promise<void> {
   await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
   const tensors = new Map<string, TensorSource>()
   for (const [name, parameter] of model.namedParameters()) {
-    const data = async () => weights.get(name) ?? ((await parameter.tensor.data()) as Float32Array)
+    const data = async () => (await parameter.tensor.data()) as Float32Array
     tensors.set(name, { dtype: 'F32', shape: parameter.shape, data })
   }
   await writeSafetensors(join(folder, weightsFile), tensors)

@@ -12,7 +12,5 @@ export function makeOptimizer(model: TextClassifier, recipe: Recipe, steps: numb
     schedule: schedule(recipe.schedule, steps, Math.floor(steps * recipe.warmup)),
   }
   const parameters = model.trainableParameters()
-  return recipe.optimizer === 'sgd'
-    ? sgd(parameters, { ...common, momentum: recipe.momentum })
-    : adamW(parameters, { ...common, weightDecay: 0 })
+  return recipe.optimizer === 'sgd' ? sgd(parameters, common) : adamW(parameters, { ...common, weightDecay: 0 })
 }

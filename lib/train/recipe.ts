@@ -27,7 +27,6 @@ export interface Recipe {
   readonly steps: number
   readonly optimizer: 'sgd' | 'adamw'
   readonly learningRate: number
-  readonly momentum: number
   readonly schedule: ScheduleName
   /** Fraction of the steps over which the learning rate rises. */
   readonly warmup: number
@@ -50,7 +49,8 @@ const furthestStep = 50
  * Large batches and few steps suit private training: the noise on the mean falls with the batch, while sigma grows
  * only slowly with the sampling rate. The batch grows as N^(1/4) and the steps as N^(3/5), so that larger data sets
  * spend their budget on more steps of a smaller sampling rate; fitted on data sets of 4,000 to 67,000 texts with 2, 4
- * and 20 classes. The learning rate is for no noise: {@link learningRateUnderNoise} lowers it.
+ * and 20 classes. The learning rate is for training without privacy; {@link learningRateUnderNoise}
+ * gives that of a private run.
  */
 export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe {
   const { examples, classes } = facts
@@ -73,7 +73,6 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
     },
     expectedBatchSize,
     steps: options.steps ?? passes ?? planned,
-    momentum: 0,
     clipping: options.clipping ?? 'flat',
   }
   return bagOfWords
