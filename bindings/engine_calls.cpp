@@ -36,6 +36,8 @@ napi_typedarray_type arrayTypeOf(DType dtype) {
       return napi_float64_array;
     case DType::int32:
       return napi_int32_array;
+    case DType::bfloat16:
+      return napi_uint16_array;
   }
   throw Error("ENGINE", "An unknown dtype");
 }
@@ -49,6 +51,8 @@ Napi::TypedArray newArray(Napi::Env env, DType dtype, int64_t count) {
       return Napi::Float64Array::New(env, length);
     case DType::int32:
       return Napi::Int32Array::New(env, length);
+    case DType::bfloat16:
+      return Napi::Uint16Array::New(env, length);
   }
   throw Error("ENGINE", "An unknown dtype");
 }

@@ -136,6 +136,27 @@ struct Argument<Output<T>> {
   }
 };
 
+template <class Operand>
+struct RealArgument {
+  static Operand convert(napi_env env, napi_value value, Device& device, const Place& place) {
+    const Handle handle = toInteger(env, value, place);
+    if (handle != 0 && Environment::of(env).engine.view(handle).dtype == DType::bfloat16) {
+      return toOperand<typename Operand::template Of<bfloat16>, bfloat16>(env, value, device, place);
+    }
+    return toOperand<typename Operand::template Of<float>, float>(env, value, device, place);
+  }
+};
+
+template <>
+struct Argument<RealInput> : RealArgument<RealInput> {
+  static std::string kind() { return "input:real"; }
+};
+
+template <>
+struct Argument<RealOutput> : RealArgument<RealOutput> {
+  static std::string kind() { return "output:real"; }
+};
+
 template <class Field>
 using ArgumentFor = Argument<std::remove_cvref_t<Field>>;
 

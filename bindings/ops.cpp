@@ -21,6 +21,7 @@ const std::vector<OpBinding>& allOps() {
       op<&Backend::combineRows>("combineRows"),
       op<&Backend::concatenateRows>("concatenateRows"),
       op<&Backend::concatenateIndices>("concatenateIndices"),
+      op<&Backend::cast>("cast"),
       op<&Backend::add>("add"),
       op<&Backend::multiply>("multiply"),
       op<&Backend::activation>("activation"),

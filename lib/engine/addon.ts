@@ -30,10 +30,11 @@ export interface Addon {
   free(handle: number): void
   /** As free, for a finalizer: V8 is told that it freed something. */
   collect(handle: number): void
-  upload(handle: number, data: TypedArray, offset: number): void
+  upload(handle: number, data: TypedArray | Uint16Array, offset: number): void
   fill(handle: number, value: number): void
   copy(to: number, toOffset: number, from: number, fromOffset: number, count: number): void
-  download(handle: number): Promise<TypedArray>
+  /** A bfloat16 tensor comes as its bits. */
+  download(handle: number): Promise<TypedArray | Uint16Array>
   synchronize(device: number): Promise<void>
   memory(device: number): MemoryUse
   randomKey(): Uint8Array

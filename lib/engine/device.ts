@@ -76,10 +76,13 @@ export class Device implements Disposable {
     return this.#closed
   }
 
-  /** A tensor with the given values; `shape` defaults to one dimension, `dtype` to that of the array (numbers: float32). */
+  /**
+   * A tensor with the given values; `shape` defaults to one dimension, `dtype` to that of the array (numbers: float32).
+   * Values are rounded for a bfloat16 tensor.
+   */
   tensor(data: TypedArray | readonly number[], shape?: readonly number[], dtype?: DType): Tensor {
     const array = typedArray(data, dtype)
-    const tensor = this.empty(shape ?? [array.length], { dtype: dtypeOf(array) })
+    const tensor = this.empty(shape ?? [array.length], { dtype: dtype ?? dtypeOf(array) })
     if (tensor.size !== array.length) {
       tensor[Symbol.dispose]()
       const got = `${array.length} values for shape [${tensor.shape.join(', ')}]`
@@ -178,15 +181,20 @@ export class Device implements Disposable {
     }
     if (value.device !== this) throw new DpMoeError('INVALID_ARGUMENT', `${op}: ${name} is on another device`)
     if (value.disposed) throw new DpMoeError('DISPOSED', `${op}: ${name} (${value}) was used after it was disposed`)
-    if (value.dtype !== dtypeOfKind(kind)) {
-      throw new DpMoeError('SHAPE_MISMATCH', `${op}: expected ${dtypeOfKind(kind)} for ${name}, got ${value}`)
+    if (!accepts(kind, value.dtype)) {
+      throw new DpMoeError('SHAPE_MISMATCH', `${op}: expected ${dtypesOfKind(kind)} for ${name}, got ${value}`)
     }
     return value.handle
   }
 }
 
-function dtypeOfKind(kind: FieldKind): DType {
-  return kind.includes(':int32') ? 'int32' : kind.includes(':float64') ? 'float64' : 'float32'
+function accepts(kind: FieldKind, dtype: DType): boolean {
+  return dtypesOfKind(kind).split(' or ').includes(dtype)
+}
+
+function dtypesOfKind(kind: FieldKind): string {
+  const dtype = kind.replace('?', '').split(':')[1] ?? 'float32'
+  return dtype === 'real' ? 'float32 or bfloat16' : dtype
 }
 
 function dtypeOf(array: TypedArray): DType {

@@ -1,5 +1,6 @@
 import { DpMoeError, invalid } from '../errors.js'
 import { addon } from './addon.js'
+import { roundToBfloat16, widenBfloat16 } from './bfloat16.js'
 import type { Device } from './device.js'
 import { type DType, sizeOf, type TypedArray } from './dtype.js'
 
@@ -44,14 +45,16 @@ export class Tensor implements Disposable {
     return this.#handle === 0 || this.device.closed
   }
 
-  /** The values, once everything enqueued before has run. Rejects with the error of an earlier op that failed. */
+  /** The values (of a bfloat16 tensor as float32), once everything enqueued before has run. Rejects with the error of an earlier op that failed. */
   async data(): Promise<TypedArray> {
-    return addon().download(this.handle)
+    const values = await addon().download(this.handle)
+    return values instanceof Uint16Array ? widenBfloat16(values) : values
   }
 
-  /** Replaces the elements from `offset` on. The array is read at once and may change afterwards. */
+  /** Replaces the elements from `offset` on; float32 values are rounded for a bfloat16 tensor. The array is read at once and may change afterwards. */
   write(data: TypedArray, offset = 0): this {
-    addon().upload(this.handle, data, offset)
+    const rounds = this.dtype === 'bfloat16' && data instanceof Float32Array
+    addon().upload(this.handle, rounds ? roundToBfloat16(data) : data, offset)
     return this
   }
 

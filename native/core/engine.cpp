@@ -51,6 +51,9 @@ Handle Engine::allocate(int deviceId, DType dtype, int64_t count) {
   if (count < 0 || count > std::numeric_limits<int64_t>::max() / 16) {
     throw Error("SHAPE_MISMATCH", "Expected a number of elements >= 0, got " + std::to_string(count));
   }
+  if (!owner.stores(dtype)) {
+    throw Error("BACKEND_UNAVAILABLE", std::string("This device has no ") + nameOf(dtype) + " tensors; use float32");
+  }
   auto shared = std::make_unique<Shared>(Shared{&owner, owner.allocate(count * bytesPerElement(dtype)), 0});
   void* data = shared->block.address;
   return makeHandle(shared.release(), dtype, count, data);

@@ -53,6 +53,9 @@ void HostMemory::fill(void* to, DType dtype, int64_t count, double value) {
     case DType::int32:
       std::fill_n(static_cast<int32_t*>(to), count, static_cast<int32_t>(value));
       return;
+    case DType::bfloat16:
+      std::fill_n(static_cast<bfloat16*>(to), count, toBfloat16(static_cast<float>(value)));
+      return;
   }
 }
 

@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   void concatenateRows(const ConcatenateRowsParams&) override;
   void concatenateIndices(const ConcatenateIndicesParams&) override;
 
+  void cast(const CastParams&) override;
   void add(const AddParams&) override;
   void multiply(const MultiplyParams&) override;
   void activation(const ActivationParams&) override;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "checks.h"
@@ -16,6 +17,13 @@ void checkActivation(Activation kind, const char* op) {
 }
 
 }  // namespace
+
+void CpuBackend::cast(const CastParams& p) {
+  checkSize(p.x, p.size, "cast", "x");
+  checkSize(p.y, p.size, "cast", "y");
+  parallelRanges(threads_, p.size, kElementsPerTask,
+                 [&](int64_t begin, int64_t end) { std::copy(p.x.data + begin, p.x.data + end, p.y.data + begin); });
+}
 
 void CpuBackend::add(const AddParams& p) {
   checkSize(p.a, p.size, "add", "a");

@@ -29,6 +29,7 @@ class Backend {
   virtual void concatenateRows(const ConcatenateRowsParams&) = 0;
   virtual void concatenateIndices(const ConcatenateIndicesParams&) = 0;
 
+  virtual void cast(const CastParams&) = 0;
   virtual void add(const AddParams&) = 0;
   virtual void multiply(const MultiplyParams&) = 0;
   virtual void activation(const ActivationParams&) = 0;

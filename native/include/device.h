@@ -21,6 +21,7 @@ struct DeviceInfo {
   std::string instructionSet;
   int vectorWidth;  // floats per vector register
   int threads;
+  bool bfloat16 = false;  // whether tensors may be bfloat16
 };
 
 /// A place where ops run: a backend, its memory and the stream that orders them. Used from one thread.
@@ -35,6 +36,8 @@ class Device {
   Backend& backend() { return *backend_; }
   Memory& memory() { return *memory_; }
   Stream& stream() { return stream_; }
+  /// Whether tensors of this dtype can live here.
+  bool stores(DType dtype) const { return dtype != DType::bfloat16 || info_.bfloat16; }
   MemoryUse memoryUse() const { return pool_.use(); }
 
   /// Throws OUT_OF_MEMORY, after waiting for the stream once to give pooled blocks back.

@@ -16,6 +16,8 @@
 //   Rows at or past segmentOffsets[segments] do not exist: they are neither read nor written.
 // - Bit-identity: an output element is one fixed chain of operations over its own row or segment, counted from the
 //   start of that row or segment. Nothing else of the batch, no thread count and no address chooses a code path.
+// - Real operands are activations: float32, or bfloat16 on backends that store it. All real operands of one call have
+//   one dtype, but y of matrixMultiply, embedding and cast has its own. Arithmetic is in float32 either way.
 // - "+=" ops accumulate into their output; all others overwrite it.
 
 namespace dp_moe {
@@ -31,14 +33,14 @@ enum class Activation : int32_t { none = 0, relu = 1, gelu = 2, geluTanh = 3, si
 /// groupOffsets[g * groupStride], so a segment table serves as it is with groupStride = units.
 /// preActivation [rows, n] optional: receives the argument of the activation.
 struct MatrixMultiplyParams {
-  Input<float> x;
+  RealInput x;
   Input<int32_t> xRows;
   Input<float> rowScale;
-  Input<float> weight;
+  RealInput weight;
   Input<float> bias;
   Input<int32_t> groupOffsets;
-  Output<float> y;
-  Output<float> preActivation;
+  RealOutput y;
+  RealOutput preActivation;
   int64_t rows;
   int64_t k;
   int64_t n;
@@ -55,8 +57,8 @@ struct MatrixMultiplyParams {
 /// tileOf [segments], tiles [*, p, d] optional, from segmentGradientNorms: a segment with tileOf >= 0 is added as
 /// factor * tile instead of from its rows. Sums run over rows in order, in fixed chunks.
 struct WeightGradientParams {
-  Input<float> dy;
-  Input<float> x;
+  RealInput dy;
+  RealInput x;
   Input<int32_t> xRows;
   Input<int32_t> segmentOffsets;
   Input<float> factor;
@@ -80,8 +82,8 @@ struct WeightGradientParams {
 /// upper bound. tileOf [segments] is -1 where rows must be used. tiles holds maxTiles tiles; a host-side bound makes
 /// overflow an error. A segment with a non-finite value makes normSquared[unit] non-finite.
 struct SegmentGradientNormsParams {
-  Input<float> dy;
-  Input<float> x;
+  RealInput dy;
+  RealInput x;
   Input<int32_t> xRows;
   Input<int32_t> segmentOffsets;
   Output<double> normSquared;
@@ -97,7 +99,7 @@ struct SegmentGradientNormsParams {
 
 /// normSquared[unit] += || sum over rows of segment s of dy[r, :] ||^2 (a bias). dy [rows, p].
 struct SegmentBiasNormsParams {
-  Input<float> dy;
+  RealInput dy;
   Input<int32_t> segmentOffsets;
   Output<double> normSquared;
   int64_t rows;
@@ -108,7 +110,7 @@ struct SegmentBiasNormsParams {
 
 /// gradient[g, :] += sum over rows of group g of factor(unit) * dy[r, :]; groups = segments / units; factor optional.
 struct BiasGradientParams {
-  Input<float> dy;
+  RealInput dy;
   Input<int32_t> segmentOffsets;
   Input<float> factor;
   Output<float> gradient;
@@ -121,7 +123,7 @@ struct BiasGradientParams {
 /// normSquared[unit] += squared norm of the unit's embedding gradient: rows with the same id are summed first.
 /// dy [rows, d], ids [rows], segmentOffsets [units + 1].
 struct EmbeddingGradientNormsParams {
-  Input<float> dy;
+  RealInput dy;
   Input<int32_t> ids;
   Input<int32_t> segmentOffsets;
   Output<double> normSquared;
@@ -132,7 +134,7 @@ struct EmbeddingGradientNormsParams {
 
 /// gradient[ids[r], :] += factor(unit) * dy[r, :]; rows with factor 0 are not read. gradient [vocabulary, d].
 struct EmbeddingGradientParams {
-  Input<float> dy;
+  RealInput dy;
   Input<int32_t> ids;
   Input<int32_t> segmentOffsets;
   Input<float> factor;
@@ -148,11 +150,11 @@ struct EmbeddingGradientParams {
 /// [embeddingRows], embeddingOffsets [units + 1]; dLogits [headRows, vocabulary], x [headRows, d], headOffsets [units +
 /// 1].
 struct TiedEmbeddingNormsParams {
-  Input<float> dEmbedding;
+  RealInput dEmbedding;
   Input<int32_t> ids;
   Input<int32_t> embeddingOffsets;
-  Input<float> dLogits;
-  Input<float> x;
+  RealInput dLogits;
+  RealInput x;
   Input<int32_t> headOffsets;
   Output<double> normSquared;
   int64_t d;
@@ -182,7 +184,7 @@ struct ClipFactorsParams {
 struct EmbeddingParams {
   Input<float> table;
   Input<int32_t> ids;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   int64_t vocabulary;
@@ -192,10 +194,10 @@ struct EmbeddingParams {
 /// y[u, :] = sum over rows r of unit u of weight(r) * x[r, :]; weights [rows] optional: then 1 / (rows of the unit), a
 /// mean. An empty unit gives zeros.
 struct PoolParams {
-  Input<float> x;
+  RealInput x;
   Input<float> weights;
   Input<int32_t> segmentOffsets;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   int64_t units;
@@ -203,10 +205,10 @@ struct PoolParams {
 
 /// dx[r, :] = weight(r) * dy[u, :].
 struct PoolBackwardParams {
-  Input<float> dy;
+  RealInput dy;
   Input<float> weights;
   Input<int32_t> segmentOffsets;
-  Output<float> dx;
+  RealOutput dx;
   int64_t rows;
   int64_t d;
   int64_t units;
@@ -214,11 +216,11 @@ struct PoolBackwardParams {
 
 /// y[i, :] = scale[i] * x[index[i], :] for i < count, count = countOffsets[last] (null: rows); scale optional.
 struct GatherRowsParams {
-  Input<float> x;
+  RealInput x;
   Input<int32_t> index;
   Input<float> scale;
   Input<int32_t> countOffsets;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
 };
@@ -226,10 +228,10 @@ struct GatherRowsParams {
 /// y[r, :] (+=) sum over j < perRow of weight[r, j] * x[slot[r, j], :], terms in order of j; slot < 0 adds nothing.
 /// weight [rows, perRow] optional (1). This is the MoE combine, and the gradient of a gather.
 struct CombineRowsParams {
-  Input<float> x;
+  RealInput x;
   Input<int32_t> slot;
   Input<float> weight;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   int64_t perRow;
@@ -238,11 +240,11 @@ struct CombineRowsParams {
 
 /// y = the rows of a and b joined per unit: unit u holds a's rows, then b's. offsets of y are aOffsets + bOffsets.
 struct ConcatenateRowsParams {
-  Input<float> a;
+  RealInput a;
   Input<int32_t> aOffsets;
-  Input<float> b;
+  RealInput b;
   Input<int32_t> bOffsets;
-  Output<float> y;
+  RealOutput y;
   int64_t d;
   int64_t units;
 };
@@ -259,11 +261,18 @@ struct ConcatenateIndicesParams {
 
 // ---------------------------------------------------------------- elementwise
 
+/// y = x, rounded to the dtype of y.
+struct CastParams {
+  RealInput x;
+  RealOutput y;
+  int64_t size;
+};
+
 /// y = alpha * a + beta * b, elementwise; b optional. y may be a or b.
 struct AddParams {
-  Input<float> a;
-  Input<float> b;
-  Output<float> y;
+  RealInput a;
+  RealInput b;
+  RealOutput y;
   int64_t size;
   float alpha;
   float beta;
@@ -271,16 +280,16 @@ struct AddParams {
 
 /// y = a * b, elementwise.
 struct MultiplyParams {
-  Input<float> a;
-  Input<float> b;
-  Output<float> y;
+  RealInput a;
+  RealInput b;
+  RealOutput y;
   int64_t size;
 };
 
 /// y = activation(x).
 struct ActivationParams {
-  Input<float> x;
-  Output<float> y;
+  RealInput x;
+  RealOutput y;
   int64_t size;
   Activation activation;
 };
@@ -288,11 +297,11 @@ struct ActivationParams {
 /// dx[r, :] = rowScale[r] * dy[r, :] * activation'(x[r, :]); x is the activation's argument, rowScale optional.
 /// Rows at or past countOffsets[last] are left alone (null: all rows).
 struct ActivationBackwardParams {
-  Input<float> dy;
-  Input<float> x;
+  RealInput dy;
+  RealInput x;
   Input<float> rowScale;
   Input<int32_t> countOffsets;
-  Output<float> dx;
+  RealOutput dx;
   int64_t rows;
   int64_t d;
   Activation activation;
@@ -300,10 +309,10 @@ struct ActivationBackwardParams {
 
 /// y = activation(gate) * up (SwiGLU with silu), rows as in ActivationBackwardParams. gate, up, y [rows, d].
 struct GatedActivationParams {
-  Input<float> gate;
-  Input<float> up;
+  RealInput gate;
+  RealInput up;
   Input<int32_t> countOffsets;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   Activation activation;
@@ -311,13 +320,13 @@ struct GatedActivationParams {
 
 /// dGate = rowScale * dy * up * activation'(gate); dUp = rowScale * dy * activation(gate); rowScale [rows] optional.
 struct GatedActivationBackwardParams {
-  Input<float> dy;
-  Input<float> gate;
-  Input<float> up;
+  RealInput dy;
+  RealInput gate;
+  RealInput up;
   Input<float> rowScale;
   Input<int32_t> countOffsets;
-  Output<float> dGate;
-  Output<float> dUp;
+  RealOutput dGate;
+  RealOutput dUp;
   int64_t rows;
   int64_t d;
   Activation activation;
@@ -325,8 +334,8 @@ struct GatedActivationBackwardParams {
 
 /// y[r] = <a[r, :], b[aligned row, :]>: b row = bRows[r] (null: r). Rows past countOffsets[last] are left alone.
 struct RowDotParams {
-  Input<float> a;
-  Input<float> b;
+  RealInput a;
+  RealInput b;
   Input<int32_t> bRows;
   Input<int32_t> countOffsets;
   Output<float> y;
@@ -338,11 +347,11 @@ struct RowDotParams {
 /// so it does not depend on the rest of the batch. unitIds [units] are data set positions. The backward pass is the
 /// same op on dy. key [8] 32-bit words.
 struct DropoutParams {
-  Input<float> x;
+  RealInput x;
   Input<int32_t> segmentOffsets;
   Input<int32_t> unitIds;
   Input<int32_t> key;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   int64_t units;
@@ -353,11 +362,11 @@ struct DropoutParams {
 
 /// y = x * U(1 - epsilon, 1 + epsilon), keyed as dropout (router jitter).
 struct JitterParams {
-  Input<float> x;
+  RealInput x;
   Input<int32_t> segmentOffsets;
   Input<int32_t> unitIds;
   Input<int32_t> key;
-  Output<float> y;
+  RealOutput y;
   int64_t rows;
   int64_t d;
   int64_t units;
@@ -371,10 +380,10 @@ struct JitterParams {
 /// y = (x - mean) * rstd * weight + bias over the last dimension; weight, bias [d] optional (1, 0).
 /// mean, rstd [rows] are kept for the backward pass.
 struct LayerNormParams {
-  Input<float> x;
+  RealInput x;
   Input<float> weight;
   Input<float> bias;
-  Output<float> y;
+  RealOutput y;
   Output<float> mean;
   Output<float> rstd;
   int64_t rows;
@@ -384,13 +393,13 @@ struct LayerNormParams {
 
 /// dx; and per unit dWeight [units, d], dBias [units, d] (optional, overwritten): sums over the unit's rows in order.
 struct LayerNormBackwardParams {
-  Input<float> dy;
-  Input<float> x;
+  RealInput dy;
+  RealInput x;
   Input<float> weight;
   Input<float> mean;
   Input<float> rstd;
   Input<int32_t> segmentOffsets;
-  Output<float> dx;
+  RealOutput dx;
   Output<float> dWeight;
   Output<float> dBias;
   int64_t rows;
@@ -400,9 +409,9 @@ struct LayerNormBackwardParams {
 
 /// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon).
 struct RmsNormParams {
-  Input<float> x;
+  RealInput x;
   Input<float> weight;
-  Output<float> y;
+  RealOutput y;
   Output<float> rstd;
   int64_t rows;
   int64_t d;
@@ -410,12 +419,12 @@ struct RmsNormParams {
 };
 
 struct RmsNormBackwardParams {
-  Input<float> dy;
-  Input<float> x;
+  RealInput dy;
+  RealInput x;
   Input<float> weight;
   Input<float> rstd;
   Input<int32_t> segmentOffsets;
-  Output<float> dx;
+  RealOutput dx;
   Output<float> dWeight;
   int64_t rows;
   int64_t d;
@@ -428,11 +437,11 @@ struct RmsNormBackwardParams {
 /// q [rows, heads * headSize]; k, v [rows, keyValueHeads * headSize], heads % keyValueHeads == 0; y as q.
 /// logSumExp [rows, heads] is kept for the backward pass. causal: a row sees itself and earlier rows of its unit.
 struct AttentionParams {
-  Input<float> q;
-  Input<float> k;
-  Input<float> v;
+  RealInput q;
+  RealInput k;
+  RealInput v;
   Input<int32_t> offsets;
-  Output<float> y;
+  RealOutput y;
   Output<float> logSumExp;
   int64_t rows;
   int64_t units;
@@ -444,16 +453,16 @@ struct AttentionParams {
 };
 
 struct AttentionBackwardParams {
-  Input<float> dy;
-  Input<float> q;
-  Input<float> k;
-  Input<float> v;
-  Input<float> y;
+  RealInput dy;
+  RealInput q;
+  RealInput k;
+  RealInput v;
+  RealInput y;
   Input<float> logSumExp;
   Input<int32_t> offsets;
-  Output<float> dq;
-  Output<float> dk;
-  Output<float> dv;
+  RealOutput dq;
+  RealOutput dk;
+  RealOutput dv;
   int64_t rows;
   int64_t units;
   int64_t heads;
@@ -556,7 +565,7 @@ struct RouterLossBackwardParams {
 
 /// loss[r] = -log softmax(logits[r, :])[target[r]]; a target of -1 gives 0. logSumExp [rows] is kept.
 struct CrossEntropyParams {
-  Input<float> logits;
+  RealInput logits;
   Input<int32_t> targets;
   Output<float> loss;
   Output<float> logSumExp;
@@ -567,18 +576,18 @@ struct CrossEntropyParams {
 /// dLogits[r, :] = dLoss[r] * (softmax - one hot); zeros where the target is -1. dLogits may be logits.
 struct CrossEntropyBackwardParams {
   Input<float> dLoss;
-  Input<float> logits;
+  RealInput logits;
   Input<int32_t> targets;
   Input<float> logSumExp;
-  Output<float> dLogits;
+  RealOutput dLogits;
   int64_t rows;
   int64_t classes;
 };
 
 /// y = softmax over the last dimension.
 struct SoftmaxParams {
-  Input<float> x;
-  Output<float> y;
+  RealInput x;
+  RealOutput y;
   int64_t rows;
   int64_t d;
 };

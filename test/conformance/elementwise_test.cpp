@@ -49,6 +49,18 @@ std::string nameOf(Activation kind) { return "activation " + std::to_string(stat
 
 }  // namespace
 
+CONFORMANCE_TEST(cast) {
+  for (const int64_t size : {1, 7, 64, 40001}) {
+    Random random(static_cast<uint64_t>(size));
+    const auto values = random.normals(size);
+    const auto x = context.tensor(values), y = context.result<float>(size);
+    context.backend().cast({x, y, size});
+    expectSame(y.values(), values, label("cast of ", size));
+    expectError(
+        "SHAPE_MISMATCH", [&] { context.backend().cast({x, y, size + 1}); }, "a size that is not the operands'");
+  }
+}
+
 CONFORMANCE_TEST(addAndMultiply) {
   for (const int64_t size : {0, 1, 7, 16, 33, 16384, 40000}) {
     Random random(static_cast<uint64_t>(size));
