@@ -1,8 +1,10 @@
 #include "elementwise.h"
 
 #include "activation.h"
-#include "errors.h"
+#include "real.h"
 #include "reductions.h"
+#include "row_places.h"
+#include "unit_rows.h"
 
 namespace dp_moe {
 
@@ -107,7 +109,7 @@ DEVICE void rowDotBody(const RowDotKernelParams& p) {
   if (row >= p.rows || (p.count != nullptr && row >= *p.count)) return;
   const int64_t other = p.bRows != nullptr ? p.bRows[row] : row;
   if (other < 0 || other >= p.bRowCount) {
-    reportError(p.status, DeviceError::index, static_cast<int32_t>(other));
+    report(p.wrongRow, other);
     return;
   }
   const T* a = static_cast<const T*>(p.a) + row * p.d;

@@ -42,7 +42,7 @@ struct RowDotKernelParams {
   const int32_t* bRows;
   const int32_t* count;
   float* y;
-  int32_t* status;
+  Report wrongRow;
   int64_t rows;
   int64_t d;
   int64_t bRowCount;

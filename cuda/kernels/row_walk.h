@@ -2,60 +2,29 @@
 
 #include <cstdint>
 
-#include "kernel.h"
-#include "real.h"
+#include "report.h"
 
 // How threads share rows of d elements where every element is a result of its own: which thread makes it changes no bit.
 
 namespace dp_moe {
 
+/// All rows, or the first *count.
 struct RowWalk {
   int64_t rows;
   int64_t d;
-  const int32_t* count;  // null: all rows exist
+  const int32_t* count;  // may be null
   int32_t laneBits;      // 2^laneBits neighbouring threads share a row
   bool packed;           // every row starts at a multiple of 16 bytes
 };
 
-/// A thread's place: its row, the first of its elements and the distance to the next.
-struct RowPlace {
-  int64_t row;
-  int64_t first;
-  int64_t step;
-};
-
-/// n elements per access.
-template <int n>
-DEVICE RowPlace rowPlace(const RowWalk& walk) {
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t lanes = INT64_C(1) << walk.laneBits;
-  return {thread >> walk.laneBits, (thread & (lanes - 1)) * n, lanes * n};
-}
-
-DEVICE bool rowExists(const RowWalk& walk, int64_t row) {
-  return row < walk.rows && (walk.count == nullptr || row < *walk.count);
-}
-
-/// The rows of one unit, spread over blockIdx.y.
+/// The rows of one unit per blockIdx.x, shared by the blocks of all blockIdx.y.
 struct UnitWalk {
   const int32_t* offsets;
-  int32_t* status;
+  Report wrongOffsets;
   int64_t rows;
   int64_t d;
   int32_t laneBits;
   bool packed;
 };
-
-/// f(row, first element, step) for this thread's rows in [0, count).
-template <int n, class F>
-DEVICE void forRowsOfBlock(const UnitWalk& walk, int64_t count, F&& f) {
-  const int64_t lanes = INT64_C(1) << walk.laneBits;
-  const int64_t rowsAtOnce = blockDim.x >> walk.laneBits;
-  const int64_t first = (threadIdx.x & (lanes - 1)) * n;
-  for (int64_t row = blockIdx.y * rowsAtOnce + (threadIdx.x >> walk.laneBits); row < count;
-       row += gridDim.y * rowsAtOnce) {
-    f(row, first, lanes * n);
-  }
-}
 
 }  // namespace dp_moe

@@ -1,5 +1,7 @@
 #include "rows.h"
 
+#include "real.h"
+#include "row_places.h"
 #include "unit_rows.h"
 
 namespace dp_moe {
@@ -21,7 +23,7 @@ DEVICE void embedRows(const EmbeddingKernelParams& p) {
   if (!rowExists(p.walk, at.row)) return;
   const int32_t id = p.ids[at.row];
   if (id < 0 || id >= p.vocabulary) {
-    reportError(p.status, DeviceError::index, id);
+    report(p.wrongId, id);
     return;
   }
   const float* row = p.table + id * p.walk.d;
@@ -39,7 +41,7 @@ DEVICE void gatherEachRow(const GatherRowsKernelParams& p) {
   if (!rowExists(p.walk, at.row)) return;
   const int32_t index = p.index[at.row];
   if (index < 0 || index >= p.xRows) {
-    reportError(p.status, DeviceError::index, index);
+    report(p.wrongIndex, index);
     return;
   }
   const T* x = static_cast<const T*>(p.x) + index * p.walk.d;
@@ -64,7 +66,7 @@ DEVICE void combineEachRow(const CombineRowsKernelParams& p) {
       const int32_t slot = p.slot[j];
       if (slot < 0) continue;
       if (slot >= p.xRows) {
-        reportError(p.status, DeviceError::index, slot);
+        report(p.wrongSlot, slot);
         continue;
       }
       const float weight = p.weight != nullptr ? p.weight[j] : 1.0f;
@@ -87,7 +89,7 @@ DEVICE void poolUnit(const PoolKernelParams& p, float* partial) {
   const int lane = threadIdx.x % 32;
   const int64_t unit = blockIdx.x / p.columnBlocks;
   const int64_t c = (static_cast<int64_t>(blockIdx.x % p.columnBlocks) * 32 + lane) * n;
-  const UnitRows rows = unitRows(p.segmentOffsets, unit, p.rows, p.status);
+  const UnitRows rows = unitRows(p.segmentOffsets, unit, p.rows, p.wrongOffsets);
   const float mean = meanWeight(rows);
   const T* x = static_cast<const T*>(p.x) + c;
   Pack<float, n> sum = {};
@@ -114,11 +116,11 @@ DEVICE void poolUnit(const PoolKernelParams& p, float* partial) {
 
 template <class T, int n>
 DEVICE void spreadUnit(const PoolBackwardKernelParams& p) {
-  const UnitRows rows = unitRows(p.walk.offsets, blockIdx.x, p.walk.rows, p.walk.status);
+  const UnitRows rows = unitRows(p.walk.offsets, blockIdx.x, p.walk.rows, p.walk.wrongOffsets);
   const float mean = meanWeight(rows);
   const int64_t d = p.walk.d;
   const T* dy = static_cast<const T*>(p.dy) + blockIdx.x * d;
-  forRowsOfBlock<n>(p.walk, rows.last - rows.first, [&](int64_t row, int64_t first, int64_t step) {
+  forRowsOfUnit<n>(p.walk, rows.last - rows.first, [&](int64_t row, int64_t first, int64_t step) {
     const int64_t r = rows.first + row;
     const float weight = p.weights != nullptr ? p.weights[r] : mean;
     scaleRow<T, n>(static_cast<T*>(p.dx) + r * d, dy, weight, {r, first, step}, d);
@@ -127,12 +129,12 @@ DEVICE void spreadUnit(const PoolBackwardKernelParams& p) {
 
 template <class T, int n>
 DEVICE void concatenateUnit(const ConcatenateKernelParams& p) {
-  const UnitRows a = unitRows(p.walk.offsets, blockIdx.x, p.walk.rows, p.walk.status);
-  const UnitRows b = unitRows(p.bOffsets, blockIdx.x, p.bRows, p.walk.status);
+  const UnitRows a = unitRows(p.walk.offsets, blockIdx.x, p.walk.rows, p.walk.wrongOffsets);
+  const UnitRows b = unitRows(p.bOffsets, blockIdx.x, p.bRows, p.wrongBOffsets);
   const int64_t d = p.walk.d;
   const int64_t aCount = a.last - a.first;
   T* yStart = static_cast<T*>(p.y) + (a.first + b.first) * d;
-  forRowsOfBlock<n>(p.walk, aCount + b.last - b.first, [&](int64_t row, int64_t first, int64_t step) {
+  forRowsOfUnit<n>(p.walk, aCount + b.last - b.first, [&](int64_t row, int64_t first, int64_t step) {
     const T* from = row < aCount ? static_cast<const T*>(p.a) + (a.first + row) * d
                                  : static_cast<const T*>(p.b) + (b.first + row - aCount) * d;
     for (int64_t c = first; c < d; c += step) storePack<T, n>(yStart + row * d + c, loadPack<T, n>(from + c));

@@ -12,7 +12,7 @@ struct EmbeddingKernelParams {
   const float* table;
   const int32_t* ids;
   void* y;
-  int32_t* status;
+  Report wrongId;
   int64_t vocabulary;
   float scale;
 };
@@ -24,7 +24,7 @@ struct GatherRowsKernelParams {
   const int32_t* index;
   const float* scale;
   void* y;
-  int32_t* status;
+  Report wrongIndex;
   int64_t xRows;
 };
 
@@ -35,7 +35,7 @@ struct CombineRowsKernelParams {
   const int32_t* slot;
   const float* weight;
   void* y;
-  int32_t* status;
+  Report wrongSlot;
   int64_t xRows;
   int64_t perRow;
   bool accumulate;
@@ -50,7 +50,7 @@ struct PoolKernelParams {
   const float* weights;
   const int32_t* segmentOffsets;
   void* y;
-  int32_t* status;
+  Report wrongOffsets;
   int64_t rows;
   int64_t d;
   int32_t columnBlocks;
@@ -72,6 +72,7 @@ struct ConcatenateKernelParams {
   const void* b;
   const int32_t* bOffsets;
   void* y;
+  Report wrongBOffsets;
   int64_t bRows;
 };
 
