@@ -1,0 +1,111 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../kernels/kernel.h"
+#include "fiber_stacks.h"
+#include "schedule.h"
+
+namespace dp_moe::emulation {
+
+struct Kernel {
+  const char* name;
+  void (*body)(const void*);
+  size_t parameterBytes;
+  uint32_t maxThreads;
+};
+
+std::string placeOf(const char* what, const Where& where);
+
+/// The kernel of this name, or null.
+const Kernel* findKernel(const std::string& name);
+
+struct Grid {
+  uint32_t x = 1, y = 1;
+};
+
+/// Runs kernels on the CPU, block after block; the threads of a block are fibers. One executor per system thread.
+///
+/// Which blocks, warps and lanes run when follows from the seed. A barrier counts arrivals; when nothing can run, the
+/// launch fails with a list of who waits where. Shared memory is NaN at the start of a block, and what copyAsync16
+/// brings is NaN until its group has been waited for.
+class Executor {
+ public:
+  static Executor& ofThisThread();
+
+  /// Throws Fault with what the kernel did wrong.
+  void run(const Kernel& kernel, Grid grid, uint32_t threads, const void* parameters, size_t sharedBytes,
+           uint64_t seed);
+
+  // For the running kernel (emulation.h).
+  void meetWarp(uint32_t mask, Resolve resolve, void* operands, const char* what, Where where);
+  void meetBlock(const char* what, Where where);
+  void* sharedMemory(const void* key, size_t bytes);
+  void* dynamicSharedMemory() { return dynamic_.bytes.get(); }
+  void copyAsync(void* shared, const void* global, int validBytes, Where where);
+  void closeAsyncGroup();
+  void waitForAsync(int newest);
+  /// Throws unless the 16 bytes are an aligned piece of the block's shared memory.
+  void checkShared(const void* address, const char* what, Where where) const;
+
+ private:
+  struct AsyncCopy {
+    void* to;
+    int64_t group;
+    std::array<std::byte, 16> bytes;
+  };
+  struct Fiber {
+    void* stackPointer;
+    void* fakeStack;  // the sanitizer's
+    bool done;
+    const char* what;  // where it waits
+    Where where;
+    uint32_t mask;
+    void* operands;
+    int64_t asyncGroup;
+    std::vector<AsyncCopy> copies;
+  };
+  struct SharedPiece {
+    const void* key;
+    size_t size;
+    std::unique_ptr<std::byte[]> bytes;
+    bool used;  // by the running block
+  };
+
+  FiberStacks stacks_;
+  std::vector<Fiber> fibers_;
+  std::vector<uint32_t> waiting_;  // per warp: the lanes that wait at a warp's meeting
+  std::vector<SharedPiece> shared_;
+  SharedPiece dynamic_{};
+  Schedule schedule_;
+  const Kernel* kernel_ = nullptr;
+  const void* parameters_ = nullptr;
+  uint32_t arrived_ = 0;  // at the block's barrier
+  uint32_t alive_ = 0;
+  std::string failure_;
+
+  void* home_ = nullptr;  // where run was called
+  void* homeFakeStack_ = nullptr;
+  const void* homeBottom_ = nullptr;
+  size_t homeSize_ = 0;
+  bool fromHome_ = false;
+
+  void runBlock();
+  void switchTo(Fiber* from, Fiber* to);
+  /// Runs the next thread; returns when this one's turn has come again.
+  void leaveFiber(Fiber& fiber);
+  static void enterFiber();
+  void fiberMain();
+  Fiber& current() { return fibers_[running.thread.x]; }
+  std::string whoWaits() const;
+  [[noreturn]] void fail(const std::string& text) const;
+};
+
+/// The executor whose kernel this thread runs.
+extern constinit thread_local Executor* active;
+
+}  // namespace dp_moe::emulation

@@ -1,0 +1,67 @@
+#include <cstring>
+
+#include "executor.h"
+
+// The shared memory of a block, and the copies into it that run in the background.
+
+namespace dp_moe::emulation {
+
+namespace {
+constexpr unsigned char kPoison = 0xff;  // NaN in every format
+}
+
+void* Executor::sharedMemory(const void* key, size_t bytes) {
+  for (SharedPiece& piece : shared_) {
+    if (piece.key != key) continue;
+    if (!piece.used) std::memset(piece.bytes.get(), kPoison, bytes);
+    piece.used = true;
+    return piece.bytes.get();
+  }
+  shared_.push_back({key, bytes, std::make_unique<std::byte[]>(bytes), true});
+  std::memset(shared_.back().bytes.get(), kPoison, bytes);
+  return shared_.back().bytes.get();
+}
+
+void Executor::checkShared(const void* address, const char* what, Where where) const {
+  const auto* byte = static_cast<const std::byte*>(address);
+  const auto holds = [&](const SharedPiece& piece) {
+    return byte >= piece.bytes.get() && byte + 16 <= piece.bytes.get() + piece.size;
+  };
+  bool found = holds(dynamic_);
+  for (const SharedPiece& piece : shared_) found = found || holds(piece);
+  if (!found) throw Fault(placeOf(what, where) + ": 16 bytes that are not in shared memory");
+  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) {
+    throw Fault(placeOf(what, where) + ": the address in shared memory is not a multiple of 16");
+  }
+}
+
+void Executor::copyAsync(void* shared, const void* global, int validBytes, Where where) {
+  checkShared(shared, "copyAsync16", where);
+  if (reinterpret_cast<uintptr_t>(global) % 16 != 0) {
+    throw Fault(placeOf("copyAsync16", where) + ": the address in global memory is not a multiple of 16");
+  }
+  if (validBytes < 0 || validBytes > 16) throw Fault(placeOf("copyAsync16", where) + ": 0 to 16 bytes can be valid");
+  Fiber& fiber = current();
+  AsyncCopy copy{shared, fiber.asyncGroup, {}};
+  std::memcpy(copy.bytes.data(), global, static_cast<size_t>(validBytes));
+  std::memset(shared, kPoison, 16);
+  fiber.copies.push_back(copy);
+}
+
+void Executor::closeAsyncGroup() { ++current().asyncGroup; }
+
+void Executor::waitForAsync(int newest) {
+  Fiber& fiber = current();
+  const int64_t firstLeft = fiber.asyncGroup - newest;
+  size_t left = 0;
+  for (const AsyncCopy& copy : fiber.copies) {
+    if (copy.group < firstLeft) {
+      std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+    } else {
+      fiber.copies[left++] = copy;
+    }
+  }
+  fiber.copies.resize(left);
+}
+
+}  // namespace dp_moe::emulation
