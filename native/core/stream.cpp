@@ -28,7 +28,8 @@ Error currentFailure() {
 
 }  // namespace
 
-Stream::Stream(size_t capacity) : capacity_(capacity), thread_([this] { loop(); }) {}
+Stream::Stream(Op finish, size_t capacity)
+    : finish_(std::move(finish)), capacity_(capacity), thread_([this] { loop(); }) {}
 
 Stream::~Stream() { close(); }
 
@@ -84,7 +85,7 @@ void Stream::loop() {
 void Stream::execute(Command& command) {
   if (closing_) failure_.emplace("DISPOSED", "The device was closed before this value was computed");
   if (const Wait* wait = std::get_if<Wait>(&command)) {
-    (*wait)(std::exchange(failure_, std::nullopt));
+    answer(*wait);
   } else if (!failure_) {
     try {
       std::get<Op>(command)();
@@ -92,6 +93,15 @@ void Stream::execute(Command& command) {
       failure_ = currentFailure();
     }
   }
+}
+
+void Stream::answer(const Wait& wait) {
+  try {
+    finish_();
+  } catch (...) {
+    failure_ = currentFailure();  // of an op before the one that failed at once: those behind that one were skipped
+  }
+  wait(std::exchange(failure_, std::nullopt));
 }
 
 }  // namespace dp_moe

@@ -4,40 +4,32 @@
 #include <memory>
 #include <string>
 
-#include "backend.h"
-#include "memory.h"
+#include "processor.h"
 #include "storage.h"
 #include "stream.h"
-#include "thread_pool.h"
 
 namespace dp_moe {
 
 struct DeviceOptions {
-  int threads = 0;          // 0: DP_MOE_THREADS, else what the container allows
-  int64_t memoryLimit = 0;  // bytes of tensors; 0: what the container allows
-};
-
-struct DeviceInfo {
-  std::string instructionSet;
-  int vectorWidth;  // floats per vector register
-  int threads;
-  bool bfloat16 = false;  // whether tensors may be bfloat16
+  int threads = 0;                   // CPU only; 0: DP_MOE_THREADS, else what the container allows
+  int64_t memoryLimit = 0;           // bytes of tensors; 0: what the container allows, what is free on CUDA
+  DType precision = DType::float32;  // what activations should be stored in; bfloat16 on CUDA only
 };
 
 /// A place where ops run: a backend, its memory and the stream that orders them. Used from one thread.
 class Device {
  public:
-  /// Throws BACKEND_UNAVAILABLE with the reason.
+  /// 'cpu', 'cuda' (the first one) or 'cuda:N'. Throws BACKEND_UNAVAILABLE with the reason.
   static std::unique_ptr<Device> open(const std::string& name, const DeviceOptions& options);
 
   ~Device();
 
-  const DeviceInfo& info() const { return info_; }
-  Backend& backend() { return *backend_; }
-  Memory& memory() { return *memory_; }
+  const DeviceInfo& info() const { return processor_->info(); }
+  Backend& backend() { return processor_->backend(); }
+  Memory& memory() { return processor_->memory(); }
   Stream& stream() { return stream_; }
   /// Whether tensors of this dtype can live here.
-  bool stores(DType dtype) const { return dtype != DType::bfloat16 || info_.bfloat16; }
+  bool stores(DType dtype) const { return dtype != DType::bfloat16 || info().bfloat16; }
   MemoryUse memoryUse() const { return pool_.use(); }
 
   /// Throws OUT_OF_MEMORY, after waiting for the stream once to give pooled blocks back.
@@ -45,14 +37,13 @@ class Device {
   void release(const Block& block) { pool_.release(block); }
 
  private:
-  Device(int threads, int64_t memoryLimit);
+  Device(std::unique_ptr<Processor> processor, int64_t memoryLimit);
+
+  void trim();
 
   // The stream is the last member: it ends first, while everything its op may use still exists.
-  DeviceInfo info_;
-  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<Processor> processor_;
   StoragePool pool_;
-  ThreadPool threads_;
-  std::unique_ptr<Backend> backend_;
   Stream stream_;
 };
 

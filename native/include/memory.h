@@ -12,8 +12,8 @@ class Memory {
  public:
   virtual ~Memory() = default;
 
-  /// Fresh memory, aligned for every kernel; null when there is none.
-  virtual void* reserve(int64_t bytes) noexcept = 0;
+  /// Fresh memory, aligned for every kernel; null when there is none. Throws where the device was lost.
+  virtual void* reserve(int64_t bytes) = 0;
   virtual void release(void* address, int64_t bytes) noexcept = 0;
 
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;

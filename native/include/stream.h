@@ -14,7 +14,8 @@
 
 namespace dp_moe {
 
-/// Runs a device's ops one after another on a thread of its own.
+/// Runs a device's ops one after another on a thread of its own. An op may only start work that ends later; `finish`
+/// waits for that before each wait.
 ///
 /// After an op has failed, the ops behind it are skipped up to the next wait, which receives the failure; from there on
 /// the stream works as before.
@@ -24,8 +25,9 @@ class Stream {
   /// Receives the failure of an earlier op, if there was one. Runs on the stream's thread.
   using Wait = std::function<void(std::optional<Error>)>;
 
-  /// At most `capacity` ops are queued; enqueue blocks while that many wait.
-  explicit Stream(size_t capacity = 65536);
+  /// `finish` throws what failed in the work that ops started. At most `capacity` ops are queued; enqueue blocks while
+  /// that many wait.
+  explicit Stream(Op finish = [] {}, size_t capacity = 65536);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -43,6 +45,7 @@ class Stream {
  private:
   using Command = std::variant<Op, Wait>;
 
+  const Op finish_;
   const size_t capacity_;
   std::mutex mutex_;
   std::condition_variable filled_;   // the thread waits here for commands
@@ -56,6 +59,7 @@ class Stream {
   void push(Command command);
   void loop();
   void execute(Command& command);
+  void answer(const Wait& wait);
 };
 
 }  // namespace dp_moe

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "context.h"
+#include "cuda_backend.h"
+#include "cuda_memory.h"
+#include "launcher.h"
+#include "processor.h"
+
+namespace dp_moe {
+
+class CudaProcessor final : public Processor {
+ public:
+  /// Throws BACKEND_UNAVAILABLE with the reason.
+  CudaProcessor(int index, DType precision);
+  ~CudaProcessor() override;
+
+  const DeviceInfo& info() const override { return info_; }
+  Backend& backend() override { return backend_; }
+  Memory& memory() override { return memory_; }
+  void finish() override { launcher_.check(); }
+
+  /// Bytes that tensors can still take.
+  int64_t availableMemory() { return memory_.available(); }
+
+ private:
+  cuda::Context context_;
+  CudaMemory memory_;
+  Launcher launcher_;
+  DeviceInfo info_;
+  CudaBackend backend_;
+};
+
+}  // namespace dp_moe
