@@ -11,8 +11,8 @@ struct Differential {
   float slope;
 };
 
-// The formulas of native/cpu/kernels/activations.h: gelu's tanh form is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), and
-// relu keeps NaN, so that a unit that holds one is seen to be not finite.
+// The formulas of native/cpu/kernels/activations.h: gelu's tanh form is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)),
+// and relu keeps NaN, so that a unit that holds one is seen to be not finite.
 
 DEVICE float sigmoid(float x) { return 1.0f / (expf(-x) + 1.0f); }
 

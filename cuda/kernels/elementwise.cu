@@ -1,6 +1,5 @@
-#include "elementwise.h"
-
 #include "activation.h"
+#include "elementwise.h"
 #include "real.h"
 #include "reductions.h"
 #include "row_places.h"

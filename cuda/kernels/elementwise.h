@@ -9,8 +9,8 @@ namespace dp_moe {
 
 constexpr int kElementwiseThreads = 256;
 
-/// CastParams, AddParams, MultiplyParams, ClampParams, ClampBackwardParams, ActivationParams: a thread makes one pack of
-/// y. b may be null in add.
+/// CastParams, AddParams, MultiplyParams, ClampParams, ClampBackwardParams, ActivationParams: a thread makes one pack
+/// of y. b may be null in add.
 struct ElementsKernelParams {
   const void* a;
   const void* b;
@@ -35,7 +35,8 @@ struct ActivationRowsKernelParams {
 
 constexpr int kRowDotThreads = 256;
 
-/// RowDotParams; b has `bRowCount` rows. A warp makes one row: lane l adds the elements of packs l, l + 32, ... in order.
+/// RowDotParams; b has `bRowCount` rows. A warp makes one row: lane l adds the elements of packs l, l + 32, ... in
+/// order.
 struct RowDotKernelParams {
   const void* a;
   const void* b;

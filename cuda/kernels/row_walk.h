@@ -4,7 +4,8 @@
 
 #include "report.h"
 
-// How threads share rows of d elements where every element is a result of its own: which thread makes it changes no bit.
+// How threads share rows of d elements where every element is a result of its own: which thread makes it changes no
+// bit.
 
 namespace dp_moe {
 

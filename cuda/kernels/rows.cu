@@ -1,7 +1,6 @@
-#include "rows.h"
-
 #include "real.h"
 #include "row_places.h"
+#include "rows.h"
 #include "unit_rows.h"
 
 namespace dp_moe {
