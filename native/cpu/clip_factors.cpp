@@ -2,8 +2,8 @@
 #include <cmath>
 #include <limits>
 
-#include "checks.h"
 #include "cpu_backend.h"
+#include "norm_checks.h"
 
 namespace dp_moe {
 
@@ -29,18 +29,12 @@ float roundedDown(double factor) {
 }  // namespace
 
 void CpuBackend::clipFactors(const ClipFactorsParams& p) {
-  constexpr const char* op = "clipFactors";
-  checkThat(p.mode == 0 || p.mode == 1, op, "mode 0 (flat) or 1 (automatic), got " + std::to_string(p.mode));
-  checkSize(p.normSquared, p.groups * p.units, op, "normSquared");
-  checkSize(p.bounds, p.groups, op, "bounds");
-  checkSize(p.factor, p.groups * p.units, op, "factor");
-  checkSize(p.statistics, p.groups * 3, op, "statistics");
+  checkSizes(p);
   for (int64_t group = 0; group < p.groups; ++group) {
     const float bound = p.bounds.data[group];
-    checkThat(std::isfinite(bound) && bound >= 0, op, "finite bounds of at least 0, got " + std::to_string(bound));
+    checkThat(std::isfinite(bound) && bound >= 0, "clipFactors",
+              "finite bounds of at least 0, got " + std::to_string(bound));
   }
-  checkThat(p.mode == 0 || (std::isfinite(p.stability) && p.stability > 0), op,
-            "a finite stability above 0, got " + std::to_string(p.stability));
   for (int64_t unit = 0; unit < p.units; ++unit) {
     const bool finite = finiteInAllGroups(p, unit);
     for (int64_t group = 0; group < p.groups; ++group) {

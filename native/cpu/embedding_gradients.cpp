@@ -2,8 +2,8 @@
 #include <bit>
 #include <vector>
 
-#include "checks.h"
 #include "cpu_backend.h"
+#include "norm_checks.h"
 #include "ranges.h"
 
 namespace dp_moe {
@@ -114,12 +114,8 @@ struct RowsById {
 }  // namespace
 
 void CpuBackend::embeddingGradientNorms(const EmbeddingGradientNormsParams& p) {
-  constexpr const char* op = "embeddingGradientNorms";
-  checkThat(p.d > 0, op, "d to be at least 1");
-  checkSize(p.dy, p.rows * p.d, op, "dy");
-  checkSize(p.ids, p.rows, op, "ids");
-  checkOffsets(p.segmentOffsets, p.units, p.rows, op, "segmentOffsets");
-  checkSize(p.normSquared, p.units, op, "normSquared");
+  checkSizes(p);
+  checkOffsets(p.segmentOffsets, p.units, p.rows, "embeddingGradientNorms", "segmentOffsets");
   if (p.units == 0) return;
   const std::vector<int64_t> runs = unitRuns(p.segmentOffsets, p.units, std::max<int64_t>(1, kTaskWork / (p.d + 16)));
   threads_.parallelFor(static_cast<int64_t>(runs.size()) - 1, [&](int64_t task, int thread) {
@@ -131,12 +127,8 @@ void CpuBackend::embeddingGradientNorms(const EmbeddingGradientNormsParams& p) {
 
 void CpuBackend::embeddingGradient(const EmbeddingGradientParams& p) {
   constexpr const char* op = "embeddingGradient";
-  checkThat(p.d > 0, op, "d to be at least 1");
-  checkSize(p.dy, p.rows * p.d, op, "dy");
-  checkSize(p.ids, p.rows, op, "ids");
+  checkSizes(p);
   checkOffsets(p.segmentOffsets, p.units, p.rows, op, "segmentOffsets");
-  checkOptionalSize(p.factor, p.units, op, "factor");
-  checkSize(p.gradient, p.vocabulary * p.d, op, "gradient");
   checkIndices(p.ids, p.segmentOffsets.data[p.units], 0, p.vocabulary, op, "ids");
 
   // An id's rows are summed in chunks, each added when it ends: in one long chain, whether a single unit takes part
@@ -165,15 +157,10 @@ void CpuBackend::embeddingGradient(const EmbeddingGradientParams& p) {
 
 void CpuBackend::tiedEmbeddingNorms(const TiedEmbeddingNormsParams& p) {
   constexpr const char* op = "tiedEmbeddingNorms";
-  checkThat(p.d > 0 && p.vocabulary > 0, op, "d and vocabulary to be at least 1");
-  checkColumns(p.dEmbedding, p.d, op, "dEmbedding");
-  checkColumns(p.x, p.d, op, "x");
+  checkSizes(p);
   const int64_t embeddingRows = p.dEmbedding.size / p.d, headRows = p.x.size / p.d;
-  checkSize(p.ids, embeddingRows, op, "ids");
-  checkSize(p.dLogits, headRows * p.vocabulary, op, "dLogits");
   checkOffsets(p.embeddingOffsets, p.units, embeddingRows, op, "embeddingOffsets");
   checkOffsets(p.headOffsets, p.units, headRows, op, "headOffsets");
-  checkSize(p.normSquared, p.units, op, "normSquared");
   checkIndices(p.ids, p.embeddingOffsets.data[p.units], 0, p.vocabulary, op, "ids");
 
   struct Part {

@@ -2,8 +2,8 @@
 #include <cmath>
 #include <vector>
 
-#include "checks.h"
 #include "cpu_backend.h"
+#include "norm_checks.h"
 #include "ranges.h"
 
 // A segment's norm is a number of its own; the numbers are added to the units afterwards, in segment order, so neither
@@ -28,22 +28,10 @@ bool wantsTile(int64_t n, int64_t d, int64_t p) { return n * n * (d + p) >= 20 *
 
 void check(const SegmentGradientNormsParams& p) {
   constexpr const char* op = "segmentGradientNorms";
-  checkThat(p.p > 0 && p.d > 0 && p.units > 0 && p.segments % p.units == 0, op,
-            "p, d and units to be at least 1 and segments to be a multiple of units");
-  checkSize(p.dy, p.rows * p.p, op, "dy");
+  checkSizes(p);
   checkOffsets(p.segmentOffsets, p.segments, p.rows, op, "segmentOffsets");
-  checkSize(p.normSquared, p.units, op, "normSquared");
-  if (p.xRows.data != nullptr) {
-    checkColumns(p.x, p.d, op, "x");
-    checkSize(p.xRows, p.rows, op, "xRows");
-    checkIndices(p.xRows, p.segmentOffsets.data[p.segments], 0, p.x.size / p.d, op, "xRows");
-  } else {
-    checkSize(p.x, p.rows * p.d, op, "x");
-  }
-  if (p.tileOf.data == nullptr) return;
-  checkSize(p.tileOf, p.segments, op, "tileOf");
-  checkThat(p.tiles.size >= p.maxTiles * p.p * p.d, op,
-            "tiles to hold maxTiles (" + std::to_string(p.maxTiles) + ") tiles of p x d");
+  if (p.xRows.data == nullptr) return;
+  checkIndices(p.xRows, p.segmentOffsets.data[p.segments], 0, p.x.size / p.d, op, "xRows");
 }
 
 /// Consecutive segments that together make a task.
@@ -146,11 +134,7 @@ std::vector<int64_t> longSegments(const SegmentGradientNormsParams& p) {
     if (tile) segments.push_back(segment);
   }
   const auto count = static_cast<int64_t>(segments.size());
-  if (p.tileOf.data != nullptr && count > p.maxTiles) {
-    throw Error("INVALID_ARGUMENT", "segmentGradientNorms: expected at most maxTiles = " + std::to_string(p.maxTiles) +
-                                        " segments of n rows with n^2 >= 20 d p / (d + p), got " +
-                                        std::to_string(count));
-  }
+  if (p.tileOf.data != nullptr && count > p.maxTiles) throw tooManyTiles(p.maxTiles, count);
   return segments;
 }
 
@@ -196,12 +180,8 @@ void CpuBackend::segmentGradientNorms(const SegmentGradientNormsParams& p) {
 }
 
 void CpuBackend::segmentBiasNorms(const SegmentBiasNormsParams& p) {
-  constexpr const char* op = "segmentBiasNorms";
-  checkThat(p.p > 0 && p.units > 0 && p.segments % p.units == 0, op,
-            "p and units to be at least 1 and segments to be a multiple of units");
-  checkSize(p.dy, p.rows * p.p, op, "dy");
-  checkOffsets(p.segmentOffsets, p.segments, p.rows, op, "segmentOffsets");
-  checkSize(p.normSquared, p.units, op, "normSquared");
+  checkSizes(p);
+  checkOffsets(p.segmentOffsets, p.segments, p.rows, "segmentBiasNorms", "segmentOffsets");
   double* values = shared_.take<double>(p.segments);
   const auto cost = [&](int64_t segment) { return 8 * segmentRows(p.segmentOffsets, segment) * p.p; };
   const std::vector<SegmentRange> ranges = segmentRanges(p.segments, cost);

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "checks.h"
 #include "cpu_backend.h"
 #include "kept_rows.h"
+#include "norm_checks.h"
 #include "outer_sums.h"
 #include "ranges.h"
 
@@ -101,13 +101,8 @@ void CpuBackend::weightGradient(const WeightGradientParams& p) {
 }
 
 void CpuBackend::biasGradient(const BiasGradientParams& p) {
-  constexpr const char* op = "biasGradient";
-  checkThat(p.p > 0 && p.units > 0 && p.segments % p.units == 0, op,
-            "p and units to be at least 1 and segments to be a multiple of units");
-  checkSize(p.dy, p.rows * p.p, op, "dy");
-  checkOffsets(p.segmentOffsets, p.segments, p.rows, op, "segmentOffsets");
-  checkOptionalSize(p.factor, p.units, op, "factor");
-  checkSize(p.gradient, p.segments / p.units * p.p, op, "gradient");
+  checkSizes(p);
+  checkOffsets(p.segmentOffsets, p.segments, p.rows, "biasGradient", "segmentOffsets");
   const KeptRows kept =
       keptRows({p.segmentOffsets, p.factor, nullptr, nullptr, p.rows, p.segments, p.units, false}, shared_);
   constexpr int64_t columns = 128;
