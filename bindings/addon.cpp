@@ -24,6 +24,7 @@ Napi::Value signatures(const Napi::CallbackInfo& info) {
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment(env));
   exportEngineCalls(env, exports);
+  exportCudaCalls(env, exports);
   exportRandomCalls(env, exports);
   exports.Set("signatures", Napi::Function::New<signatures>(env, "signatures"));
   Napi::Object ops = Napi::Object::New(env);

@@ -68,14 +68,20 @@ void requirePart(const TensorView& tensor, int64_t offset, int64_t count) {
   }
 }
 
-/// openDevice(name, { threads, memoryLimit }) -> { id, instructionSet, vectorWidth, threads }
+DType toDType(int64_t number, const std::string& what) {
+  if (number < 0 || number >= kDTypes) throw Error("INVALID_ARGUMENT", "Expected a dtype as " + what);
+  return static_cast<DType>(number);
+}
+
+/// openDevice(name, { threads, memoryLimit, precision }) -> { id, instructionSet, vectorWidth, threads }
 Napi::Value openDevice(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&](Environment& environment) -> Napi::Value {
     const auto name = info[0].As<Napi::String>().Utf8Value();
     const auto options = info[1].As<Napi::Object>();
     const int id = environment.engine.openDevice(
-        name, {static_cast<int>(option(options, "threads")), option(options, "memoryLimit")});
+        name, {static_cast<int>(option(options, "threads")), option(options, "memoryLimit"),
+               toDType(option(options, "precision"), "precision")});
     const DeviceInfo& device = environment.engine.device(id).info();
     Napi::Object result = Napi::Object::New(env);
     result.Set("id", id);
@@ -94,10 +100,8 @@ void closeDevice(const Napi::CallbackInfo& info) {
 /// allocate(device, dtype, count) -> handle
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&](Environment& environment) -> Napi::Value {
-    const int64_t dtype = integer(info, 1);
-    if (dtype < 0 || dtype >= kDTypes) throw Error("INVALID_ARGUMENT", "Expected a dtype as argument 1");
-    const Handle handle =
-        environment.allocate(static_cast<int>(integer(info, 0)), static_cast<DType>(dtype), integer(info, 2));
+    const Handle handle = environment.allocate(static_cast<int>(integer(info, 0)),
+                                               toDType(integer(info, 1), "argument 1"), integer(info, 2));
     return Napi::Number::New(info.Env(), static_cast<double>(handle));
   });
 }
@@ -186,7 +190,11 @@ Napi::Value download(const Napi::CallbackInfo& info) {
     const auto request = environment.open(array);
     tensor.device->stream().enqueueWait([&environment, id = request.id, memory = &tensor.device->memory(), to,
                                          from = tensor.data, bytes = array.ByteLength()](std::optional<Error> failure) {
-      if (!failure && bytes > 0) memory->download(to, from, static_cast<int64_t>(bytes));
+      try {
+        if (!failure && bytes > 0) memory->download(to, from, static_cast<int64_t>(bytes));
+      } catch (const Error& error) {
+        failure = error;
+      }
       environment.settle(id, std::move(failure));
     });
     return request.promise;

@@ -15,6 +15,7 @@ export {
   type MemoryUse,
   type OpArguments,
   type OpName,
+  type Precision,
   type RowLayout,
   Tensor,
   type TensorOptions,

@@ -3,7 +3,7 @@
  * does it. Writes one JSON line for each thing it finds out, the addon's path before it is loaded.
  */
 import { writeSync } from 'node:fs'
-import { locateAddon } from '../engine/addon.js'
+import { addon, locateAddon } from '../engine/addon.js'
 import { Device, type DeviceName } from '../engine/device.js'
 
 function tell(fact: object): void {
@@ -23,10 +23,22 @@ function tellBackend(name: DeviceName): void {
   }
 }
 
+/** The driver, then each device; what is missing of them as the one backend `cuda`. */
+function tellCuda(): void {
+  try {
+    const cuda = addon().cudaDevices()
+    tell({ cuda })
+    if (cuda.devices.length === 0) tellBackend('cuda')
+    for (const index of cuda.devices.keys()) tellBackend(`cuda:${index}`)
+  } catch (error) {
+    tell({ backend: { name: 'cuda', available: false, reason: reasonOf(error) } })
+  }
+}
+
 try {
   tell({ addon: locateAddon() })
   tellBackend('cpu')
-  tellBackend('cuda')
+  tellCuda()
 } catch (error) {
   tell({ missing: reasonOf(error) })
 }

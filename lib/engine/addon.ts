@@ -18,13 +18,30 @@ export interface MemoryUse {
   readonly reserved: number
 }
 
+/** What the CUDA driver sees of this machine. */
+export interface CudaDevices {
+  /** The library that was loaded. */
+  readonly driver: string
+  /** The CUDA version that it supports. */
+  readonly version: string
+  readonly devices: readonly CudaDevice[]
+}
+
+export interface CudaDevice {
+  readonly name: string
+  readonly computeCapability: string
+  /** Bytes. */
+  readonly memory: number
+}
+
 /** What the native addon exports; bindings/ has one function for each. Handles are integers, 0 stands for none. */
 export interface Addon {
   openDevice(
     name: string,
-    options: { threads?: number | undefined; memoryLimit?: number | undefined },
+    options: { threads?: number | undefined; memoryLimit?: number | undefined; precision?: number | undefined },
   ): { id: number; instructionSet: string; vectorWidth: number; threads: number }
   closeDevice(device: number): void
+  cudaDevices(): CudaDevices
   allocate(device: number, dtype: number, count: number): number
   alias(handle: number, offset: number, count: number): number
   free(handle: number): void

@@ -1,26 +1,34 @@
-import { DpMoeError } from '../errors.js'
+import { DpMoeError, invalid } from '../errors.js'
 import { addon, type MemoryUse } from './addon.js'
 import { type DType, dtypes, sizeOf, type TypedArray } from './dtype.js'
 import { Scopes } from './scope.js'
 import { type FieldKind, type OpArguments, type OpName, signatures } from './signatures.js'
 import { type RowLayout, Tensor } from './tensor.js'
 
-export type DeviceName = 'cpu' | 'cuda'
+/** `cuda` is the first CUDA device, `cuda:0`. */
+export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`
+
+export type Precision = 'float32' | 'bfloat16'
 
 export interface DeviceOptions {
-  /** Default: DP_MOE_THREADS, else the processors that the process or its container may use. */
+  /** Of the CPU. Default: DP_MOE_THREADS, else the processors that the process or its container may use. */
   readonly threads?: number
-  /** Bytes that tensors may take; more throws OUT_OF_MEMORY. Default: the memory of the machine or container. */
+  /** Bytes that tensors may take; more throws OUT_OF_MEMORY. Default: the memory of the machine or container; what is free on a CUDA device. */
   readonly memoryLimit?: number
+  /** What activations are stored in; arithmetic is in float32 either way. `bfloat16` needs a CUDA device. Default float32. */
+  readonly precision?: Precision
 }
 
 export interface DeviceInfo {
   readonly name: DeviceName
-  /** Kernels in use: `base`, `avx2` or `avx512` on a CPU; DP_MOE_ISA forces one. */
+  /** Kernels in use: `base`, `avx2` or `avx512` on a CPU, DP_MOE_ISA forces one; `sm_90` and such on CUDA. */
   readonly instructionSet: string
-  /** Floats per vector register. */
+  /** Floats per vector register; threads of a warp on CUDA. */
   readonly vectorWidth: number
+  /** Threads of the CPU; multiprocessors on CUDA. */
   readonly threads: number
+  /** What activations are stored in. */
+  readonly precision: Precision
 }
 
 export interface TensorOptions {
@@ -64,8 +72,19 @@ export class Device implements Disposable {
    * addon cannot be loaded. A program may open several.
    */
   static open(name: DeviceName = 'cpu', options: DeviceOptions = {}): Device {
-    const { id, instructionSet, vectorWidth, threads } = addon().openDevice(name, { ...options })
-    return new Device(id, { name, instructionSet, vectorWidth, threads })
+    const { precision = 'float32' } = options
+    if (precision !== 'float32' && precision !== 'bfloat16') {
+      throw new DpMoeError('INVALID_ARGUMENT', invalid('precision', 'float32 or bfloat16', precision))
+    }
+    const opened = addon().openDevice(name, { ...options, precision: dtypes.indexOf(precision) })
+    const { id, instructionSet, vectorWidth, threads } = opened
+    return new Device(id, {
+      name: name === 'cuda' ? 'cuda:0' : name,
+      instructionSet,
+      vectorWidth,
+      threads,
+      precision,
+    })
   }
 
   get name(): DeviceName {

@@ -1,5 +1,12 @@
-export type { MemoryUse } from './addon.js'
-export { Device, type DeviceInfo, type DeviceName, type DeviceOptions, type TensorOptions } from './device.js'
+export type { CudaDevices, MemoryUse } from './addon.js'
+export {
+  Device,
+  type DeviceInfo,
+  type DeviceName,
+  type DeviceOptions,
+  type Precision,
+  type TensorOptions,
+} from './device.js'
 export type { DType, TypedArray } from './dtype.js'
 export { poissonSample, randomKey } from './random.js'
 export type { OpArguments, OpName } from './signatures.js'

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, totalmem } from 'node:os'
 import { sep } from 'node:path'
+import type { CudaDevices } from '../../engine/index.js'
 import { version } from '../../version.js'
 import { defineCommand } from '../command.js'
 import { type BackendState, engineState } from '../engine-state.js'
@@ -17,6 +18,7 @@ interface Diagnosis {
   /** Bytes; limit: that of the container, null without one. */
   readonly memory: { total: number; available: number; limit: number | null }
   readonly addon: { path: string | null; kind: 'local' | 'prebuilt' | null }
+  readonly cuda: CudaDevices | null
   readonly backends: readonly BackendState[]
 }
 
@@ -24,7 +26,7 @@ export const doctor = defineCommand({
   name: 'doctor',
   summary: 'Show what this machine has and what of dp-moe works on it',
   description:
-    'Shows the processor and its instruction sets, threads, memory, the native addon, the backends and why one is missing.',
+    'Shows the processor and its instruction sets, threads, memory, the native addon, the CUDA driver and its devices, the backends and why one is missing.',
   flags: {},
   examples: ['dp-moe doctor', 'DP_MOE_ISA=base dp-moe doctor --json'],
   async run({ json }) {
@@ -34,7 +36,7 @@ export const doctor = defineCommand({
 })
 
 function diagnose(): Diagnosis {
-  const { addon, backends } = engineState()
+  const { addon, cuda, backends } = engineState()
   const cpu = backends.find(({ name }) => name === 'cpu')
   const limit = process.constrainedMemory()
   return {
@@ -57,12 +59,13 @@ function diagnose(): Diagnosis {
       path: addon,
       kind: addon === null ? null : addon.includes(`${sep}prebuilds${sep}`) ? 'prebuilt' : 'local',
     },
+    cuda,
     backends,
   }
 }
 
 function describe(diagnosis: Diagnosis): string {
-  const { processor, memory, addon } = diagnosis
+  const { processor, memory, addon, cuda } = diagnosis
   const limit = memory.limit === null ? '' : `, limited to ${gibibytes(memory.limit)}`
   return table([
     ['dp-moe', diagnosis.version],
@@ -78,6 +81,11 @@ function describe(diagnosis: Diagnosis): string {
       'addon',
       addon.path === null ? 'missing' : `${addon.path} (${addon.kind === 'local' ? 'built here' : 'prebuilt'})`,
     ],
+    ...(cuda === null ? [] : [['cuda driver', `${cuda.driver} (CUDA ${cuda.version})`]]),
+    ...(cuda?.devices ?? []).map((device, index) => [
+      `cuda:${index}`,
+      `${device.name}, compute capability ${device.computeCapability}, ${gibibytes(device.memory)}`,
+    ]),
     ...diagnosis.backends.map((backend) => [
       `backend ${backend.name}`,
       backend.available ? 'ready' : `missing: ${backend.reason}`,
