@@ -42,14 +42,12 @@ export interface Solution extends DpSgdParameters {
 }
 
 const NAMES = ['epsilon', 'delta', 'noiseMultiplier', 'sampleRate', 'steps'] as const
-/** The target epsilon is met from below within this fraction. */
-const MET = 1e-4
-
-/**
- * The part of the target that is aimed at: with a lattice, what is left lets dp_accounting confirm the answer, whose default
- * one rounds epsilon up by as much.
- */
-const AIM = { pld: 1 - 4e-4, rdp: 1 } as const
+/** What is aimed at is met from below within this fraction. */
+const MET = 1e-5
+/** Most of the target that is left for another library's rounding. */
+const MOST_LEFT = 9e-4
+/** Interval of dp_accounting's default lattice. */
+const PEER_INTERVAL = 1e-4
 
 /** The same of a search with a coarse accountant, and that accountant's tolerance. */
 const COARSE = { met: 1e-3, tolerance: 5e-3 }
@@ -184,11 +182,22 @@ class Search {
   }
 
   /**
+   * The part of the target that is left, so that dp_accounting confirms the answer: its lattice adds up to interval^2 / 6
+   * to the variance of each step's loss, and epsilon is some sqrt(2 log(1 / delta)) standard deviations of their sum.
+   */
+  #left(): number {
+    const { accountant = 'pld', steps, delta } = this.#request
+    if (accountant !== 'pld' || this.#target === 0) return 0
+    const added = (steps! * PEER_INTERVAL ** 2) / 6
+    return Math.min(MOST_LEFT, 5e-6 + (added * -Math.log(delta!)) / this.#target ** 2)
+  }
+
+  /**
    * The largest u in [least, most] whose epsilon, which increases with u, does not exceed the target: looked for with a
    * coarse accountant, settled with the one that answers.
    */
   #largest(parameter: string, at: (u: number) => Partial<DpSgdParameters>, range: Range): Partial<DpSgdParameters> {
-    const target = AIM[this.#request.accountant ?? 'pld'] * this.#target
+    const target = this.#target * (1 - this.#left())
     const excess = (coarse: boolean) => (u: number) => {
       const epsilon = this.#epsilon(at(u), coarse)
       return epsilon === 0 ? -Number.MAX_VALUE : Math.log(epsilon / target)

@@ -93,17 +93,16 @@ t.test('the analytic Gaussian', (t) => {
   t.end()
 })
 
-t.test(
-  'calibrated noise: what dp_accounting needs and the margin that it needs to confirm, and the target is kept',
-  (t) => {
-    for (const { question, delta, value, label } of rows) {
-      if (question.ask !== 'noise') continue
-      const { accountant, epsilon: target, sampleRate, steps } = question
-      const solution = solve({ accountant, epsilon: target, delta, sampleRate, steps })
-      t.ok(solution.noiseMultiplier <= value * (1 + 4e-4), `${label}: ${solution.noiseMultiplier} against ${value}`)
-      t.ok(solution.noiseMultiplier >= value * (1 - 1e-3), `${label}: near`)
-      t.ok(solution.epsilon <= target && solution.epsilon >= target * 0.999, `${label}: ${solution.epsilon}`)
-    }
-    t.end()
-  },
-)
+t.test('calibrated noise: what dp_accounting calibrates to, to 5 digits, and the target is kept', (t) => {
+  for (const { question, delta, value, label } of rows) {
+    if (question.ask !== 'noise') continue
+    const { accountant, epsilon: target, sampleRate, steps } = question
+    const solution = solve({ accountant, epsilon: target, delta, sampleRate, steps })
+    t.ok(solution.noiseMultiplier <= value * (1 + 1.5e-5), `${label}: ${solution.noiseMultiplier} against ${value}`)
+    // Its Renyi divergences are padded at fractional orders, hence its noise too.
+    const least = accountant === 'rdp' ? 1 - 3e-4 : 1 - 1e-5
+    t.ok(solution.noiseMultiplier >= value * least, `${label}: ${solution.noiseMultiplier} near ${value}`)
+    t.ok(solution.epsilon <= target && solution.epsilon >= target * 0.999, `${label}: ${solution.epsilon}`)
+  }
+  t.end()
+})
