@@ -36,18 +36,37 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter, scale = 1):
  */
 export function poolPerUnit(tape: Tape, x: Tensor, weights?: Tensor): Tensor {
   const layout = requireUnits('poolPerUnit', x)
+  const target = { offsets: layout.offsetsTensor, count: layout.units, layout: layout.perUnit }
+  return poolRows('poolPerUnit', tape, x, weights, target)
+}
+
+/** As poolPerUnit with one row per sequence, which is the same where every unit is one sequence: -> [sequences, d]. */
+export function poolPerSequence(tape: Tape, x: Tensor, weights?: Tensor): Tensor {
+  const layout = requireUnits('poolPerSequence', x)
+  const target = { offsets: layout.sequenceOffsets, count: layout.sequenceCount, layout: layout.perSequence }
+  return poolRows('poolPerSequence', tape, x, weights, target)
+}
+
+interface PoolTarget {
+  readonly offsets: Tensor
+  readonly count: number
+  readonly layout: UnitLayout
+}
+
+function poolRows(operation: string, tape: Tape, x: Tensor, weights: Tensor | undefined, target: PoolTarget): Tensor {
+  const layout = requireUnits(operation, x)
   if (weights && layoutOf(weights) !== layout) {
-    throw new DpMoeError('UNIT_MIXING', `poolPerUnit: weights ${describe(weights)} do not belong to ${describe(x)}`)
+    throw new DpMoeError('UNIT_MIXING', `${operation}: weights ${describe(weights)} do not belong to ${describe(x)}`)
   }
   const { device } = tape
   const d = x.size / Math.max(1, layout.rows)
   const width = x.shape.length === 1 ? 1 : x.shape[1]!
   if (layout.rows > 0 && d !== width) {
-    throw new DpMoeError('SHAPE_MISMATCH', `poolPerUnit: expected x [rows, d], got ${describe(x)}`)
+    throw new DpMoeError('SHAPE_MISMATCH', `${operation}: expected x [rows, d], got ${describe(x)}`)
   }
-  const shape = x.shape.length === 1 ? [layout.units] : [layout.units, width]
-  const y = device.empty(shape, { layout: layout.perUnit })
-  const common = { weights, segmentOffsets: layout.offsetsTensor, rows: layout.rows, d: width, units: layout.units }
+  const shape = x.shape.length === 1 ? [target.count] : [target.count, width]
+  const y = device.empty(shape, { layout: target.layout })
+  const common = { weights, segmentOffsets: target.offsets, rows: layout.rows, d: width, units: target.count }
   device.run('pool', { ...common, x, y })
   tape.record([y], [x], [], ([dy]) => {
     const dx = device.empty(x.shape, { layout })
@@ -59,7 +78,8 @@ export function poolPerUnit(tape: Tape, x: Tensor, weights?: Tensor): Tensor {
 
 /** The mean of a unit's row losses, [rows] -> [units]. */
 export function meanPerUnit(tape: Tape, rowLosses: Tensor): Tensor {
-  return poolPerUnit(tape, rowLosses)
+  const layout = requireUnits('meanPerUnit', rowLosses)
+  return layout.perUnit === layout ? rowLosses : poolPerUnit(tape, rowLosses)
 }
 
 /** Marks a device tensor as holding a value for each row of `layout`. */

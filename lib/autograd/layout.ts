@@ -18,10 +18,19 @@ export class UnitLayout {
   /** The same on the device. */
   readonly unitIds: Tensor
   readonly device: Device
+  /** Bounds of the sequences (rows that see each other in attention and pooling), where units hold several. */
+  readonly #sequences: Sequences | undefined
+  #sequenceOffsets: Tensor | undefined
   #perUnit: UnitLayout | undefined
+  #perSequence: UnitLayout | undefined
 
-  /** `unitIds`: `ids` where they are on the device already. */
-  constructor(device: Device, offsets: Int32Array, ids: Int32Array, name = 'rows', unitIds?: Tensor) {
+  constructor(
+    device: Device,
+    offsets: Int32Array,
+    ids: Int32Array,
+    name = 'rows',
+    { unitIds, sequences }: LayoutOptions = {},
+  ) {
     if (offsets.length < 1 || offsets[0] !== 0) {
       throw new DpMoeError('INVALID_ARGUMENT', 'Expected row offsets that start at 0 for a unit layout')
     }
@@ -37,6 +46,8 @@ export class UnitLayout {
         `Expected ${this.units} unit ids for a layout of ${this.units} units, got ${ids.length}`,
       )
     }
+    if (sequences) requireSequences(sequences, offsets)
+    this.#sequences = sequences
   }
 
   get units(): number {
@@ -52,10 +63,38 @@ export class UnitLayout {
     if (!this.#perUnit) {
       const identity = Int32Array.from({ length: this.units + 1 }, (_, unit) => unit)
       const name = `one row per unit of ${this.name}`
-      this.#perUnit = new UnitLayout(this.device, identity, this.ids, name, this.unitIds)
+      this.#perUnit = new UnitLayout(this.device, identity, this.ids, name, { unitIds: this.unitIds })
       this.#perUnit.#perUnit = this.#perUnit
     }
     return this.#perUnit
+  }
+
+  /** Number of sequences: rows of one sequence see each other in attention and pooling. One a unit, unless stated. */
+  get sequenceCount(): number {
+    return this.#sequences === undefined ? this.units : this.#sequences.offsets.length - 1
+  }
+
+  /** First row of each sequence, and the number of rows, on the device [sequences + 1]. */
+  get sequenceOffsets(): Tensor {
+    if (this.#sequences === undefined) return this.offsetsTensor
+    const { offsets } = this.#sequences
+    this.#sequenceOffsets ??= this.device.tensor(offsets, [offsets.length], 'int32')
+    return this.#sequenceOffsets
+  }
+
+  /** The layout of tensors with one row per sequence; `perUnit` where every unit is one sequence. */
+  get perSequence(): UnitLayout {
+    if (this.#sequences === undefined) return this.perUnit
+    if (!this.#perSequence) {
+      const name = `one row per sequence of ${this.name}`
+      const { unitOffsets, offsets } = this.#sequences
+      const identity = Int32Array.from(offsets.keys())
+      const sequences = { offsets: identity, unitOffsets }
+      this.#perSequence = new UnitLayout(this.device, unitOffsets, this.ids, name, { unitIds: this.unitIds, sequences })
+      this.#perSequence.#perUnit = this.perUnit
+      this.#perSequence.#perSequence = this.#perSequence
+    }
+    return this.#perSequence
   }
 
   /** The rows as segments of a layer every row goes through. */
@@ -66,6 +105,30 @@ export class UnitLayout {
   #lengths(): Int32Array {
     return Int32Array.from({ length: this.units }, (_, unit) => this.offsets[unit + 1]! - this.offsets[unit]!)
   }
+}
+
+/** Sequences inside units: rows `offsets[s]` to `offsets[s + 1]`, sequences `unitOffsets[u]` to `unitOffsets[u + 1]`. */
+export interface Sequences {
+  readonly offsets: Int32Array
+  readonly unitOffsets: Int32Array
+}
+
+export interface LayoutOptions {
+  /** The unit ids where they are on the device already. */
+  readonly unitIds?: Tensor
+  /** Default: every unit is one sequence. */
+  readonly sequences?: Sequences | undefined
+}
+
+function requireSequences({ offsets, unitOffsets }: Sequences, rows: Int32Array): void {
+  const fits =
+    unitOffsets.length === rows.length &&
+    unitOffsets[0] === 0 &&
+    unitOffsets.at(-1) === offsets.length - 1 &&
+    rows.every((bound, unit) => offsets[unitOffsets[unit]!] === bound) &&
+    offsets.every((bound, sequence) => sequence === 0 || bound >= offsets[sequence - 1]!)
+  if (fits) return
+  throw new DpMoeError('INVALID_ARGUMENT', 'Expected sequences that divide the rows of each unit')
 }
 
 /** Rows in the order of a routing plan: sorted by (expert, unit), a slot per (row, choice) pair. */

@@ -24,6 +24,8 @@ export const trainFlags = {
     ),
     text: text('<column>', 'Column with the text', 'text'),
     label: text('<column>', 'Column with the label, names or numbers', 'label'),
+    group: text('<column>', "Column that says whose an example is: a user's examples are protected together", 'none'),
+    maxExamplesPerUser: integer('<n>', 'Examples kept of a user, with --group; public', '16'),
     labels: list('<a,b>', 'State the label set, which is public', 'the names found in the file, treated as public'),
     maxLength: integer(
       '<tokens>',

@@ -5,16 +5,18 @@ import { GrowingArray } from './growing-array.js'
 import { type EncodedUnit, type PackedBatch, packBatch } from './packing.js'
 import type { Tokenizer } from './tokenizer.js'
 
-/** The memory of a {@link Dataset}: N units, R rows in all. */
+/** The memory of a {@link Dataset}: N units, S sequences (N, unless units are users with several), R rows in all. */
 export interface DatasetArrays {
   /** Token id of each row [R]. */
   ids: Int32Array
   /** Weight of each row [R]; absent where the units are sequences. */
   weights?: Float32Array
-  /** First row of each unit, and R [N + 1]. */
+  /** First row of each sequence, and R [S + 1]. */
   offsets: Int32Array
-  /** Class index of each unit [N]. */
+  /** Class index of each sequence [S]. */
   labels: Int32Array
+  /** First sequence of each unit, and S [N + 1]; absent where every sequence is a unit of its own. */
+  unitOffsets?: Int32Array
 }
 
 /** Encoded units with their classes, held in a few typed arrays: four bytes a row and eight a unit (bags: eight a row). */
@@ -23,11 +25,12 @@ export class Dataset implements DatasetArrays {
   readonly weights?: Float32Array
   readonly offsets: Int32Array
   readonly labels: Int32Array
+  readonly unitOffsets?: Int32Array
   #fingerprint: string | undefined
 
   /** @throws RangeError when the arrays' lengths do not fit together */
   constructor(arrays: DatasetArrays) {
-    const { ids, weights, offsets, labels } = arrays
+    const { ids, weights, offsets, labels, unitOffsets } = arrays
     if (offsets.length !== labels.length + 1) {
       throw new OutOfRangeError('offsets', `${labels.length + 1} entries`, offsets.length)
     }
@@ -37,21 +40,23 @@ export class Dataset implements DatasetArrays {
     if (weights !== undefined && weights.length !== ids.length) {
       throw new OutOfRangeError('weights', `${ids.length} entries`, weights.length)
     }
+    if (unitOffsets !== undefined) requireRising(unitOffsets, labels.length)
     this.ids = ids
     if (weights !== undefined) this.weights = weights
     this.offsets = offsets
     this.labels = labels
+    if (unitOffsets !== undefined) this.unitOffsets = unitOffsets
   }
 
   /** Number of units, N. */
   get length(): number {
-    return this.labels.length
+    return this.unitOffsets === undefined ? this.labels.length : this.unitOffsets.length - 1
   }
 
   /** Rows of one unit. */
   rowsOf(unit: number): number {
-    this.#requireUnit(unit)
-    return this.offsets[unit + 1]! - this.offsets[unit]!
+    const [first, end] = this.#sequencesOf(unit)
+    return this.offsets[end]! - this.offsets[first]!
   }
 
   /** Rows of each of the units given [B]: what `splitIntoMicroBatches` takes. */
@@ -59,19 +64,19 @@ export class Dataset implements DatasetArrays {
     return Int32Array.from(units, (unit) => this.rowsOf(unit))
   }
 
-  /** Class index of each of the units given [B]. */
+  /** Class index of each sequence of the units given [sequences of the batch]. */
   labelsOf(units: ArrayLike<number>): Int32Array {
-    return Int32Array.from(units, (unit) => {
-      this.#requireUnit(unit)
-      return this.labels[unit]!
-    })
+    return Int32Array.from(Array.from(units, (unit) => [...this.labels.subarray(...this.#sequencesOf(unit))]).flat())
   }
 
   /** One unit, as views of this data set's memory. */
   unit(unit: number): EncodedUnit {
-    this.#requireUnit(unit)
-    const [start, end] = [this.offsets[unit]!, this.offsets[unit + 1]!]
+    const [first, last] = this.#sequencesOf(unit)
+    const [start, end] = [this.offsets[first]!, this.offsets[last]!]
     const encoded: EncodedUnit = { ids: this.ids.subarray(start, end), unit }
+    if (this.unitOffsets !== undefined) {
+      encoded.sequences = this.offsets.slice(first + 1, last + 1).map((bound, i) => bound - this.offsets[first + i]!)
+    }
     if (this.weights !== undefined) encoded.weights = this.weights.subarray(start, end)
     return encoded
   }
@@ -85,8 +90,9 @@ export class Dataset implements DatasetArrays {
 
   /** The units given as a data set of its own, numbered from 0 in that order. */
   subset(units: ArrayLike<number>): Dataset {
-    const { ids, weights, offsets } = this.batch(units)
-    const arrays: DatasetArrays = { ids, offsets, labels: this.labelsOf(units) }
+    const { ids, weights, offsets, sequenceOffsets, unitSequences } = this.batch(units)
+    const arrays: DatasetArrays = { ids, offsets: sequenceOffsets ?? offsets, labels: this.labelsOf(units) }
+    if (unitSequences !== undefined) arrays.unitOffsets = unitSequences
     if (weights !== undefined) arrays.weights = weights
     return new Dataset(arrays)
   }
@@ -95,7 +101,8 @@ export class Dataset implements DatasetArrays {
   fingerprint(): string {
     if (this.#fingerprint === undefined) {
       const hash = createHash('sha256')
-      for (const array of [this.offsets, this.labels, this.ids, this.weights]) {
+      const grouping = this.unitOffsets === undefined ? [] : [this.unitOffsets]
+      for (const array of [this.offsets, this.labels, this.ids, this.weights, ...grouping]) {
         hash.update(`${array?.constructor.name} ${array?.length};`)
         if (array !== undefined) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
       }
@@ -104,16 +111,26 @@ export class Dataset implements DatasetArrays {
     return this.#fingerprint
   }
 
-  #requireUnit(unit: number): void {
+  /** First and past the last sequence of a unit. */
+  #sequencesOf(unit: number): [number, number] {
     if (!Number.isInteger(unit) || unit < 0 || unit >= this.length) {
       throw new OutOfRangeError('unit', `an integer from 0 to ${this.length - 1}`, unit)
     }
+    return this.unitOffsets === undefined ? [unit, unit + 1] : [this.unitOffsets[unit]!, this.unitOffsets[unit + 1]!]
   }
+}
+
+function requireRising(unitOffsets: Int32Array, sequences: number): void {
+  const rises = unitOffsets.every((bound, i) => (i === 0 ? bound === 0 : bound >= unitOffsets[i - 1]!))
+  if (rises && unitOffsets.at(-1) === sequences) return
+  throw new OutOfRangeError('unitOffsets', `a rising run from 0 to ${sequences}`, `[${unitOffsets.join(', ')}]`)
 }
 
 export interface EncodeOptions {
   /** Encodes texts as bags ({@link bagOf}); without it they are sequences of ids. */
   bag?: BagOptions
+  /** First text of each unit, and the number of texts; without it every text is a unit. */
+  unitOffsets?: Int32Array
   /** Stops the work between texts; the promise rejects with the signal's reason. */
   signal?: AbortSignal
 }
@@ -125,6 +142,7 @@ const TURN_MILLISECONDS = 10
  * Encodes texts into a data set, giving other work its turn every few milliseconds.
  *
  * @param labels class index of each text [N], from 0
+ * @param options.unitOffsets groups consecutive texts into units
  */
 export async function encodeDataset(
   texts: readonly string[],
@@ -153,6 +171,7 @@ export async function encodeDataset(
   }
   const arrays: DatasetArrays = { ids: ids.toArray(), offsets, labels: Int32Array.from(labels) }
   if (weights !== undefined) arrays.weights = weights.toArray()
+  if (options.unitOffsets !== undefined) arrays.unitOffsets = options.unitOffsets
   return new Dataset(arrays)
 }
 

@@ -4,6 +4,8 @@ import { OutOfRangeError } from '../errors.js'
 export interface EncodedUnit {
   ids: Int32Array
   weights?: Float32Array
+  /** Rows of each of its sequences, where the unit is a user with several; default: one of all rows. */
+  sequences?: Int32Array
   /** Position of the unit in its data set. */
   unit: number
 }
@@ -18,12 +20,16 @@ export interface PackedBatch {
   ids: Int32Array
   /** Weight of each row [R]; absent where the units are sequences. */
   weights?: Float32Array
-  /** Place of each row in its unit, from 0 [R]. */
+  /** Place of each row in its sequence, from 0 [R]. */
   positions: Int32Array
   /** First row of each unit, and R [B + 1]. */
   offsets: Int32Array
   /** Data set position of each unit [B]. */
   units: Int32Array
+  /** Where units hold several sequences: the first row of each sequence, and R [S + 1]. */
+  sequenceOffsets?: Int32Array
+  /** With `sequenceOffsets`: the first sequence of each unit, and S [B + 1]. */
+  unitSequences?: Int32Array
 }
 
 /**
@@ -45,13 +51,23 @@ export function packBatch(units: readonly EncodedUnit[]): PackedBatch {
     units: Int32Array.from(units, (unit) => unit.unit),
   }
   if (weighted > 0) batch.weights = new Float32Array(rows)
+  const bounds = [0]
+  const firsts = [0]
   let row = 0
   units.forEach((unit, index) => {
     batch.ids.set(unit.ids, row)
     if (unit.weights !== undefined) batch.weights!.set(unit.weights, row)
-    for (let position = 0; position < unit.ids.length; position++) batch.positions[row++] = position
+    for (const length of unit.sequences ?? [unit.ids.length]) {
+      for (let position = 0; position < length; position++) batch.positions[row++] = position
+      bounds.push(row)
+    }
+    firsts.push(bounds.length - 1)
     batch.offsets[index + 1] = row
   })
+  if (units.some((unit) => unit.sequences !== undefined)) {
+    batch.sequenceOffsets = Int32Array.from(bounds)
+    batch.unitSequences = Int32Array.from(firsts)
+  }
   return batch
 }
 

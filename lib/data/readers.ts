@@ -12,6 +12,8 @@ export type DataFormat = 'jsonl' | 'csv' | 'tsv'
 export interface LabelledExample {
   text: string
   label: string
+  /** Who the text is from, as the file has it; where a group column was asked for. */
+  group?: string
   /** Line number in the file, from 1; the header is line 1. */
   line: number
 }
@@ -24,6 +26,8 @@ export interface ReadOptions {
   text: string
   /** Name of the column (or JSON key) with the label. Without it, examples have no label. */
   label?: string
+  /** Name of the column (or JSON key) that says whose the example is. Without it, examples have no group. */
+  group?: string
   /** Default: by the file's extension. */
   format?: DataFormat
   /** Reads no more than this many examples; default all. */
@@ -88,7 +92,10 @@ async function* jsonExamples(source: TextSource, options: ReadOptions): AsyncGen
       throw dataError(source, line, `'${options.text}' is ${shown(text)}. Texts must be strings`)
     const example: Example = { text, line }
     if (options.label !== undefined) {
-      example.label = labelOf(property(value, options.label, line, source), options.label, line, source)
+      example.label = nameOf(property(value, options.label, line, source), 'label', options.label, line, source)
+    }
+    if (options.group !== undefined) {
+      example.group = nameOf(property(value, options.group, line, source), 'group', options.group, line, source)
     }
     yield example
   }
@@ -100,12 +107,16 @@ function property(value: Record<string, unknown>, key: string, line: number, sou
   throw noColumn(key, Object.keys(value), line, source)
 }
 
-function labelOf(value: unknown, column: string, line: number, source: TextSource): string {
-  if (value === null || value === '') throw missingLabel(column, line, source)
+/** What a column of names is for. */
+type Role = 'label' | 'group'
+
+function nameOf(value: unknown, role: Role, column: string, line: number, source: TextSource): string {
+  if (value === null) throw missingName(role, column, line, source)
   if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
-    throw dataError(source, line, `'${column}' is ${shown(value)}. Labels must be names or numbers`)
+    const what = role === 'label' ? 'Labels' : 'Groups'
+    throw dataError(source, line, `'${column}' is ${shown(value)}. ${what} must be names or numbers`)
   }
-  return nonBlankLabel(String(value), column, line, source)
+  return nonBlank(String(value), role, column, line, source)
 }
 
 async function* delimitedExamples(
@@ -113,20 +124,24 @@ async function* delimitedExamples(
   format: 'csv' | 'tsv',
   options: ReadOptions,
 ): AsyncGenerator<Example> {
-  let columns: { text: number; label: number | undefined } | undefined
+  let columns: { text: number; label: number | undefined; group: number | undefined } | undefined
   let count = 0
   for await (const row of readDelimited(source, format, options.limit)) {
     if (columns === undefined) {
       columns = {
         text: columnIndex(options.text, row, source),
         label: options.label === undefined ? undefined : columnIndex(options.label, row, source),
+        group: options.group === undefined ? undefined : columnIndex(options.group, row, source),
       }
       continue
     }
     count++
     const example: Example = { text: row.fields[columns.text]!, line: row.line }
     if (columns.label !== undefined) {
-      example.label = nonBlankLabel(row.fields[columns.label]!, options.label!, row.line, source)
+      example.label = nonBlank(row.fields[columns.label]!, 'label', options.label!, row.line, source)
+    }
+    if (columns.group !== undefined) {
+      example.group = nonBlank(row.fields[columns.group]!, 'group', options.group!, row.line, source)
     }
     yield example
   }
@@ -150,18 +165,18 @@ function noColumn(name: string, existing: readonly string[], line: number, sourc
   return dataError(
     source,
     line,
-    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text and --label; predict: --text-column)`,
+    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text, --label and --group; predict: --text-column)`,
   )
 }
 
-function nonBlankLabel(label: string, column: string, line: number, source: TextSource): string {
-  const trimmed = label.trim()
-  if (trimmed === '') throw missingLabel(column, line, source)
+function nonBlank(name: string, role: Role, column: string, line: number, source: TextSource): string {
+  const trimmed = name.trim()
+  if (trimmed === '') throw missingName(role, column, line, source)
   return trimmed
 }
 
-function missingLabel(column: string, line: number, source: TextSource): Error {
-  return dataError(source, line, `the label in column '${column}' is missing. Fill it in, or remove the row`)
+function missingName(role: Role, column: string, line: number, source: TextSource): Error {
+  return dataError(source, line, `the ${role} in column '${column}' is missing. Fill it in, or remove the row`)
 }
 
 function shown(value: unknown): string {

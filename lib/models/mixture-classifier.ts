@@ -1,5 +1,5 @@
 import { add } from '../autograd/elementwise.js'
-import { poolPerUnit } from '../autograd/embedding.js'
+import { meanPerUnit, poolPerSequence } from '../autograd/embedding.js'
 import { crossEntropy } from '../autograd/losses.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Embedding } from '../nn/embedding.js'
@@ -70,19 +70,19 @@ export class MixtureClassifier extends Module {
     this.nameParameters()
   }
 
-  /** Scores per unit, [units, numLabels]. */
+  /** Scores per sequence, [sequences, numLabels]. */
   logits(batch: TextBatch, context: ForwardContext): Tensor {
     const { tape } = context
     const { y } = this.experts.forward(this.embedding.forward(batch.ids, context), context)
-    const scores = poolPerUnit(tape, y, batch.weights)
+    const scores = poolPerSequence(tape, y, batch.weights)
     const constant = tape.device
-      .empty([batch.layout.units, 1], { layout: batch.layout.perUnit })
+      .empty([batch.layout.sequenceCount, 1], { layout: batch.layout.perSequence })
       .fill(this.config.biasScale)
     return add(tape, scores, this.bias.forward(constant, context))
   }
 
-  /** Cross entropy per unit. */
+  /** Cross entropy per unit: the mean over its sequences. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
-    return crossEntropy(context.tape, this.logits(batch, context), batch.labels)
+    return meanPerUnit(context.tape, crossEntropy(context.tape, this.logits(batch, context), batch.labels))
   }
 }

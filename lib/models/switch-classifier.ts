@@ -1,5 +1,5 @@
 import { add } from '../autograd/elementwise.js'
-import { poolPerUnit } from '../autograd/embedding.js'
+import { meanPerUnit, poolPerSequence } from '../autograd/embedding.js'
 import { crossEntropy } from '../autograd/losses.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Embedding } from '../nn/embedding.js'
@@ -69,7 +69,7 @@ export class SwitchClassifier extends Module {
     this.nameParameters()
   }
 
-  /** Scores per unit and the routers' loss per unit. */
+  /** Scores per sequence and the routers' loss per unit. */
   forward(batch: TextBatch, context: ForwardContext): { logits: Tensor; routerLoss: Tensor | undefined } {
     const { tape } = context
     const losses: (Tensor | undefined)[] = []
@@ -79,19 +79,19 @@ export class SwitchClassifier extends Module {
       x = y
       losses.push(loss)
     }
-    const pooled = poolPerUnit(tape, this.norm.forward(x, context))
+    const pooled = poolPerSequence(tape, this.norm.forward(x, context))
     return { logits: this.head.forward(pooled, context), routerLoss: addLosses(context, losses) }
   }
 
-  /** Scores per unit, [units, numLabels]. */
+  /** Scores per sequence, [sequences, numLabels]. */
   logits(batch: TextBatch, context: ForwardContext): Tensor {
     return this.forward(batch, context).logits
   }
 
-  /** Cross entropy plus router losses, per unit. */
+  /** Cross entropy (the mean over a unit's sequences) plus router losses, per unit. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
     const { logits, routerLoss } = this.forward(batch, context)
-    const loss = crossEntropy(context.tape, logits, batch.labels)
+    const loss = meanPerUnit(context.tape, crossEntropy(context.tape, logits, batch.labels))
     return routerLoss ? add(context.tape, loss, routerLoss) : loss
   }
 }

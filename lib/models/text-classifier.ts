@@ -50,7 +50,7 @@ export type ClassifierConfig = z.infer<typeof classifierConfigSchema>
 
 /** A model that gives each text a score for every class. */
 export interface TextClassifier extends Module {
-  /** [units, numLabels]. */
+  /** [sequences, numLabels]; a unit is one sequence unless it is a user with several. */
   logits(batch: TextBatch, context: ForwardContext): Tensor
   /** [units], router losses included. */
   loss(batch: TextBatch, context: ForwardContext): Tensor

@@ -11,6 +11,13 @@ export interface TrainOptions {
   text?: string
   /** Column that holds the label, names or numbers. Default 'label'. */
   label?: string
+  /**
+   * Column that says whose an example is. The unit of privacy is then the user: all of a user's examples together are one
+   * unit, sampled, clipped and counted as one. Default: every example is a unit.
+   */
+  group?: string
+  /** With `group`: examples kept of a user, the first ones; a public constant. Default 16. */
+  maxExamplesPerUser?: number
   /** Run folder to make. */
   output: string
   /** Replace what the run folder holds. Default false: an existing run is refused. */
@@ -79,6 +86,8 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   validation: true,
   text: true,
   label: true,
+  group: true,
+  maxExamplesPerUser: true,
   output: true,
   overwrite: true,
   resume: true,
@@ -134,6 +143,8 @@ export interface TrainResult {
   readonly output: string
   readonly private: boolean
   readonly examples: number
+  /** Units of privacy: the users where `group` was given, else the examples. */
+  readonly units: number
   readonly steps: number
   readonly seconds: number
   readonly epsilon: number | undefined

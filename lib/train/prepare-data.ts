@@ -4,6 +4,7 @@ import {
   type Dataset,
   encodeDataset,
   encodeLabels,
+  groupByUser,
   HuggingFaceTokenizer,
   type LabelledExample,
   LabelSet,
@@ -19,37 +20,71 @@ import { withFileErrors } from '../files.js'
 import type { TrainOptions } from './options.js'
 import type { TokenizerChoice } from './recipe.js'
 
+/** Texts with their classes. */
+export interface LabelledTexts {
+  readonly texts: readonly string[]
+  readonly classes: Int32Array
+  /** First text of each unit, and the number of texts, where a unit may have several. */
+  readonly unitOffsets?: Int32Array
+}
+
 /** Texts and classes as the files have them, before they are encoded. */
 export interface LoadedTexts {
   readonly labels: LabelSet
-  readonly training: { readonly texts: readonly string[]; readonly classes: Int32Array }
-  readonly validation: { readonly texts: readonly string[]; readonly classes: Int32Array } | undefined
+  readonly training: LabelledTexts
+  readonly validation: LabelledTexts | undefined
+  /** Training examples left out because their user had as many as are kept of one. */
+  readonly leftOut: number
+}
+
+/** Examples kept of a user. */
+export const defaultMaxExamplesPerUser = 16
+
+/** Number of units of privacy. */
+export function unitsOf({ texts, unitOffsets }: LabelledTexts): number {
+  return unitOffsets === undefined ? texts.length : unitOffsets.length - 1
 }
 
 /** Reads the training and validation data; every problem with a file is one error that names it and the line. */
 export async function loadTexts(options: TrainOptions): Promise<LoadedTexts> {
   const columns = { text: options.text ?? 'text', label: options.label ?? 'label' }
-  const examples = await readExamples(options.train, columns)
+  const { group } = options
+  const examples = await readExamples(options.train, group === undefined ? columns : { ...columns, group })
   const labels = options.labels ? new LabelSet(options.labels) : labelsFound(examples, options.train)
   const classes = encodeLabels(examples, labels, options.train)
-  const whole = sideOf(examples, classes)
+  const everyone = Array.from(examples.keys())
+  const side = (positions: ArrayLike<number>) => trainingSide(examples, classes, positions, options)
   if (typeof options.validation === 'string') {
     requireSeveralClasses(classes, labels, options.train)
     const held = await readExamples(options.validation, columns)
-    return { labels, training: whole, validation: sideOf(held, encodeLabels(held, labels, options.validation)) }
+    const validation = sideOf(held, encodeLabels(held, labels, options.validation), held.keys())
+    return { labels, ...side(everyone), validation }
   }
   if (options.validation === undefined) {
     requireSeveralClasses(classes, labels, options.train)
-    return { labels, training: whole, validation: undefined }
+    return { labels, ...side(everyone), validation: undefined }
   }
-  const split = splitByText(whole.texts, options.validation)
-  const pick = (positions: Int32Array) => ({
-    texts: Array.from(positions, (position) => whole.texts[position]!),
-    classes: positions.map((position) => whole.classes[position]!),
-  })
-  const training = pick(split.training)
-  requireSeveralClasses(training.classes, labels, options.train)
-  return { labels, training, validation: pick(split.validation) }
+  // A user is on one side with all they wrote.
+  const keys = examples.map((example) => example.group ?? example.text)
+  const split = splitByText(keys, options.validation)
+  const made = side(split.training)
+  requireSeveralClasses(made.training.classes, labels, options.train)
+  return { labels, ...made, validation: sideOf(examples, classes, split.validation) }
+}
+
+/** The training examples at the positions given, those of a user together and not too many. */
+function trainingSide(
+  examples: readonly LabelledExample[],
+  classes: Int32Array,
+  positions: ArrayLike<number>,
+  { group, maxExamplesPerUser = defaultMaxExamplesPerUser }: TrainOptions,
+): Pick<LoadedTexts, 'training' | 'leftOut'> {
+  const kept = Array.from(positions)
+  if (group === undefined) return { training: sideOf(examples, classes, kept), leftOut: 0 }
+  const users = kept.map((position) => examples[position]!.group!)
+  const { order, unitOffsets, leftOut } = groupByUser(users, maxExamplesPerUser)
+  const ordered = Array.from(order, (place) => kept[place]!)
+  return { training: { ...sideOf(examples, classes, ordered), unitOffsets }, leftOut }
 }
 
 /** The tokenizer of a run: a Hugging Face file where one is named, else word hashing. */
@@ -67,14 +102,20 @@ export async function openTokenizer(choice: TokenizerChoice, file: string | unde
 
 /** Encodes texts as the model reads them. */
 export function encodeTexts(
-  side: { readonly texts: readonly string[]; readonly classes: Int32Array },
+  side: LabelledTexts,
   tokenizer: Tokenizer,
   bag: BagOptions | undefined,
   signal?: AbortSignal,
 ): Promise<Dataset> {
-  return encodeDataset(side.texts, side.classes, tokenizer, { ...(bag && { bag }), ...(signal && { signal }) })
+  const { texts, classes, unitOffsets } = side
+  const options = { ...(bag && { bag }), ...(signal && { signal }), ...(unitOffsets && { unitOffsets }) }
+  return encodeDataset(texts, classes, tokenizer, options)
 }
 
-function sideOf(examples: readonly LabelledExample[], classes: Int32Array) {
-  return { texts: examples.map(({ text }) => text), classes }
+function sideOf(examples: readonly LabelledExample[], classes: Int32Array, positions: Iterable<number>): LabelledTexts {
+  const kept = [...positions]
+  return {
+    texts: kept.map((position) => examples[position]!.text),
+    classes: Int32Array.from(kept, (position) => classes[position]!),
+  }
 }

@@ -21,6 +21,8 @@ export interface PrivateRunParts {
   readonly maxRows: number
   readonly plan: PrivatePlan
   readonly run: OpenRun
+  /** Where the units are users: what is kept of one. */
+  readonly users?: { readonly maxExamples: number } | undefined
 }
 
 /** The private side of a run: steps recorded in the ledger, and the certificate made from it. */
@@ -29,13 +31,15 @@ export class PrivateRun {
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
   readonly #seeded: boolean
-  readonly #examples: number
+  readonly #units: number
+  readonly #users: PrivateRunParts['users']
 
-  constructor({ device, model, optimizer, training, maxRows, plan, run }: PrivateRunParts) {
+  constructor({ device, model, optimizer, training, maxRows, plan, run, users }: PrivateRunParts) {
     this.#plan = plan
     this.#ledger = run.ledger!
     this.#seeded = run.drawKey.source === 'seed'
-    this.#examples = training.length
+    this.#units = training.length
+    this.#users = users
     const engine = new PrivacyEngine({ relation: plan.relation, key: run.drawKey })
     const ledger = this.#ledger
     const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
@@ -70,7 +74,7 @@ export class PrivateRun {
     const plan = this.#plan
     const { recipe } = plan
     const certificate = createCertificate({
-      unit: 'example',
+      unit: this.#users ? 'user' : 'example',
       relation: plan.relation,
       noiseMultiplier: plan.noiseMultiplier,
       sampleRate: plan.sampleRate,
@@ -94,7 +98,8 @@ export class PrivateRun {
   #publicConstants(labels: LabelSet): Certificate['publicConstants'] {
     const { relation, recipe } = this.#plan
     return {
-      ...(relation !== 'add-or-remove-one' && { examples: this.#examples }),
+      ...(relation !== 'add-or-remove-one' && { [this.#users ? 'users' : 'examples']: this.#units }),
+      ...(this.#users && { maxExamplesPerUser: this.#users.maxExamples }),
       labels: [...labels.names],
       labelsStated: labels.stated,
       maxLength: recipe.tokenizer.maxLength,

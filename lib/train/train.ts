@@ -15,7 +15,14 @@ import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
 import { openRun } from './open-run.js'
 import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
-import { encodeTexts, type LoadedTexts, loadTexts, openTokenizer } from './prepare-data.js'
+import {
+  defaultMaxExamplesPerUser,
+  encodeTexts,
+  type LoadedTexts,
+  loadTexts,
+  openTokenizer,
+  unitsOf,
+} from './prepare-data.js'
 import { type PrivatePlan, planPrivacy } from './private-plan.js'
 import { PrivateRun } from './private-run.js'
 import { chooseRecipe, describeRecipe, type Recipe } from './recipe.js'
@@ -46,10 +53,11 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   checkOptions(options)
   const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
   const texts = await loadTexts(options)
-  const examples = texts.training.texts.length
+  const examples = unitsOf(texts.training)
   const plan = options.nonPrivate ? undefined : planPrivacy(options, examples, texts.labels.size)
   const recipe = plan?.recipe ?? chooseRecipe({ examples, classes: texts.labels.size }, options)
   for (const text of describeRecipe(recipe, examples, plan)) say('info')(text)
+  for (const text of describeUsers(texts, options)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
   const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer)
   requireVocabulary(recipe, tokenizer)
@@ -84,7 +92,14 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: stri
   const telemetry = new Telemetry(device)
   const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan, warn })
   try {
-    const privateRun = new PrivateRun({ ...parts, optimizer, run, plan, maxRows: maxRows(options, recipe) })
+    const privateRun = new PrivateRun({
+      ...parts,
+      optimizer,
+      run,
+      plan,
+      maxRows: maxRows(options, recipe),
+      users: options.group === undefined ? undefined : { maxExamples: maxExamplesPerUser(options) },
+    })
     await trainingLoop({
       ...parts,
       run,
@@ -145,7 +160,19 @@ async function finish(
 ): Promise<TrainResult> {
   const result = validation && (await evaluateClassifier(device, model, validation, options.signal))
   const seconds = (performance.now() - started) / 1000
-  return { output: options.output, examples: training.length, seconds, validation: result, ...facts }
+  const counts = { examples: training.labels.length, units: training.length }
+  return { output: options.output, ...counts, seconds, validation: result, ...facts }
+}
+
+function maxExamplesPerUser(options: TrainOptions): number {
+  return options.maxExamplesPerUser ?? defaultMaxExamplesPerUser
+}
+
+/** What grouping by user made of the training file. */
+function describeUsers({ training, leftOut }: LoadedTexts, { group }: TrainOptions): string[] {
+  if (group === undefined) return []
+  const kept = `${training.texts.length} examples of ${unitsOf(training)} users (column '${group}')`
+  return [`units: users; ${kept}${leftOut > 0 ? `, ${leftOut} more left out: --max-examples-per-user` : ''}`]
 }
 
 function pretrained({ model, recipe, texts, tokenizer }: Parts): PretrainedClassifier {
@@ -181,6 +208,15 @@ function requireVocabulary(recipe: Recipe, tokenizer: Tokenizer): void {
   )
 }
 
+const wholeNumbers = [
+  'maxTokensPerMicrobatch',
+  'checkpointEvery',
+  'maxLength',
+  'threads',
+  'steps',
+  'maxExamplesPerUser',
+] as const
+
 function checkOptions(options: TrainOptions): void {
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(trainOptionNames, name))
   if (unknown !== undefined) {
@@ -195,6 +231,9 @@ function checkOptions(options: TrainOptions): void {
   if (options.seed !== undefined && options.keyFile !== undefined) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected a seed or a key file, got both')
   }
+  if (options.maxExamplesPerUser !== undefined && options.group === undefined) {
+    throw new DpMoeError('INVALID_ARGUMENT', 'maxExamplesPerUser: expected a group column with it, got none')
+  }
   if (options.resume && options.overwrite) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected resume or overwrite, got both')
   }
@@ -204,7 +243,7 @@ function checkOptions(options: TrainOptions): void {
       throw new OutOfRangeError(name, 'a finite number > 0', value)
     }
   }
-  for (const name of ['maxTokensPerMicrobatch', 'checkpointEvery', 'maxLength', 'threads', 'steps'] as const) {
+  for (const name of wholeNumbers) {
     const value = options[name]
     if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
       throw new OutOfRangeError(name, 'an integer >= 1', value)

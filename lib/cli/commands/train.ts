@@ -38,9 +38,9 @@ export const trainCommand = defineCommand({
   },
 })
 
-function machineResult({ output, private: isPrivate, examples, steps, seconds, ...rest }: TrainResult): object {
+function machineResult({ output, private: isPrivate, examples, units, steps, seconds, ...rest }: TrainResult): object {
   const { epsilon = null, delta = null, noiseMultiplier = null, validation = null } = rest
-  return { output, private: isPrivate, examples, steps, seconds, epsilon, delta, noiseMultiplier, validation }
+  return { output, private: isPrivate, examples, units, steps, seconds, epsilon, delta, noiseMultiplier, validation }
 }
 
 function describe(result: TrainResult): string {
@@ -53,10 +53,11 @@ function describe(result: TrainResult): string {
   const budget = result.private
     ? `eps ${shortNumber(result.epsilon!, 'up')} at delta ${shortNumber(result.delta!)}, noise multiplier ${shortNumber(result.noiseMultiplier!)}`
     : 'none: this model was trained without privacy'
+  const users = result.units === result.examples ? '' : ` of ${result.units} users`
   return table([
     ['model', `${result.output}/release`],
     ['privacy', budget],
     ['validation', held],
-    ['training', `${result.steps} steps on ${result.examples} examples in ${duration(result.seconds)}`],
+    ['training', `${result.steps} steps on ${result.examples} examples${users} in ${duration(result.seconds)}`],
   ])
 }
