@@ -15,8 +15,6 @@ namespace {
 
 }  // namespace
 
-void CudaBackend::matrixMultiply(const MatrixMultiplyParams&) { missing("matrixMultiply"); }
-void CudaBackend::weightGradient(const WeightGradientParams&) { missing("weightGradient"); }
 void CudaBackend::segmentGradientNorms(const SegmentGradientNormsParams&) { missing("segmentGradientNorms"); }
 void CudaBackend::segmentBiasNorms(const SegmentBiasNormsParams&) { missing("segmentBiasNorms"); }
 void CudaBackend::biasGradient(const BiasGradientParams&) { missing("biasGradient"); }

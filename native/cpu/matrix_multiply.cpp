@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "checks.h"
 #include "cpu_backend.h"
+#include "matrix_checks.h"
 #include "ranges.h"
 
 // The weight is packed once per call, in passes of a bounded size, and shared by all threads; the rows of y are cut
@@ -38,26 +38,13 @@ struct RowBlock {
 };
 
 void check(const MatrixMultiplyParams& p) {
-  checkThat(p.k > 0 && p.n > 0 && p.groups > 0, kOp, "k, n and groups to be at least 1");
-  checkColumns(p.x, p.k, kOp, "x");
-  checkSize(p.weight, p.groups * p.n * p.k, kOp, "weight");
-  checkSize(p.y, p.rows * p.n, kOp, "y");
-  checkOptionalSize(p.rowScale, p.rows, kOp, "rowScale");
-  checkOptionalSize(p.bias, p.groups * p.n, kOp, "bias");
-  checkOptionalSize(p.preActivation, p.rows * p.n, kOp, "preActivation");
+  checkSizes(p);
   int64_t rows = p.rows;
   if (p.groupOffsets.data != nullptr) {
     checkOffsets(p.groupOffsets, p.groups * p.groupStride, p.rows, kOp, "groupOffsets");
     rows = p.groupOffsets.data[p.groups * p.groupStride];
-  } else {
-    checkThat(p.groups == 1, kOp, "groupOffsets where there are several groups");
   }
-  if (p.xRows.data != nullptr) {
-    checkSize(p.xRows, p.rows, kOp, "xRows");
-    checkIndices(p.xRows, rows, 0, p.x.size / p.k, kOp, "xRows");
-  } else {
-    checkSize(p.x, p.rows * p.k, kOp, "x");
-  }
+  if (p.xRows.data != nullptr) checkIndices(p.xRows, rows, 0, p.x.size / p.k, kOp, "xRows");
 }
 
 int64_t firstRow(const MatrixMultiplyParams& p, int64_t group) {

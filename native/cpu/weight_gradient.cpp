@@ -3,7 +3,7 @@
 
 #include "cpu_backend.h"
 #include "kept_rows.h"
-#include "norm_checks.h"
+#include "matrix_checks.h"
 #include "outer_sums.h"
 #include "ranges.h"
 
@@ -23,24 +23,12 @@ struct GroupTiles {
 
 void check(const WeightGradientParams& p) {
   constexpr const char* op = "weightGradient";
-  checkThat(p.p > 0 && p.d > 0 && p.units > 0 && p.segments % p.units == 0, op,
-            "p, d and units to be at least 1 and segments to be a multiple of units");
-  checkSize(p.dy, p.rows * p.p, op, "dy");
+  checkSizes(p);
   checkOffsets(p.segmentOffsets, p.segments, p.rows, op, "segmentOffsets");
-  checkOptionalSize(p.factor, p.units, op, "factor");
-  checkSize(p.gradient, p.segments / p.units * p.p * p.d, op, "gradient");
   if (p.xRows.data != nullptr) {
-    checkColumns(p.x, p.d, op, "x");
-    checkSize(p.xRows, p.rows, op, "xRows");
     checkIndices(p.xRows, p.segmentOffsets.data[p.segments], 0, p.x.size / p.d, op, "xRows");
-  } else {
-    checkSize(p.x, p.rows * p.d, op, "x");
   }
-  if (p.tileOf.data != nullptr) {
-    checkSize(p.tileOf, p.segments, op, "tileOf");
-    checkColumns(p.tiles, p.p * p.d, op, "tiles");
-    checkIndices(p.tileOf, p.segments, -1, p.tiles.size / (p.p * p.d), op, "tileOf");
-  }
+  if (p.tileOf.data != nullptr) checkIndices(p.tileOf, p.segments, -1, p.tiles.size / (p.p * p.d), op, "tileOf");
 }
 
 std::vector<GroupTiles> tilesOfGroups(const WeightGradientParams& p) {

@@ -1,0 +1,86 @@
+#include "../kernels/matrix.h"
+
+#include <algorithm>
+
+#include "checks.h"
+#include "cuda_backend.h"
+#include "matrix_checks.h"
+#include "matrix_grid.h"
+#include "reports.h"
+
+namespace dp_moe {
+
+namespace {
+
+constexpr const char* kOp = "matrixMultiply";
+
+/// A kernel, its tile and how many of its blocks a multiprocessor holds.
+struct Choice {
+  std::string kernel;
+  MatrixTile tile;
+  int blocks;
+  bool packedLoads;
+};
+
+/// By the dtype and the shape of one group's matrix. (Memory is aligned anyway; whether pieces are loaded whole changes
+/// no bit.)
+Choice choose(const MatrixMultiplyParams& p, DType dtype) {
+  const bool isFloat32 = dtype == DType::float32;
+  const int64_t perLoad = isFloat32 ? 4 : 8;
+  const bool packed =
+      p.k % perLoad == 0 && (p.transposed || p.n % perLoad == 0) && aligned(p.x.data) && aligned(p.weight.data);
+  const bool wide = p.n > kNarrowTile.columns && (packed || isFloat32);
+  const std::string form = wide ? "wide" : packed || isFloat32 ? "narrow" : "unpacked";
+  return {typed(("matrix_multiply_" + form + (p.transposed ? "_transposed" : "")).c_str(), dtype),
+          wide ? kWideTile : kNarrowTile,
+          !wide       ? 4
+          : isFloat32 ? 1
+                      : 2,
+          packed};
+}
+
+}  // namespace
+
+void CudaBackend::matrixMultiply(const MatrixMultiplyParams& p) {
+  checkSizes(p);
+  const DType dtype = realType(kOp, {p.x, p.weight, p.preActivation});
+  const Report wrongOffsets = offsetsReport(launcher_, kOp, "groupOffsets", p.rows);
+  if (launcher_.checked() && p.groupOffsets.data != nullptr) {
+    const int64_t count = p.groups * p.groupStride;
+    launcher_.launch("matrix_check_offsets", {static_cast<uint32_t>(count / kCheckThreads + 1)}, kCheckThreads,
+                     MatrixOffsetsKernelParams{p.groupOffsets.data, wrongOffsets, count, p.rows});
+  }
+  const Choice choice = choose(p, dtype);
+  const int64_t columnTiles = (p.n + choice.tile.columns - 1) / choice.tile.columns;
+  // Every group may end in a tile that is not full.
+  const int64_t tiles = (p.rows / choice.tile.rows + std::min(p.groups, p.rows)) * columnTiles;
+  const int64_t xCount = p.x.size / p.k;
+  launcher_.launch(choice.kernel, stayingGrid(launcher_, kOp, tiles, choice.blocks),
+                   static_cast<uint32_t>(choice.tile.threads),
+                   MatrixMultiplyKernelParams{
+                       .x = p.x.data,
+                       .xRows = p.xRows.data,
+                       .rowScale = p.rowScale.data,
+                       .weight = p.weight.data,
+                       .bias = p.bias.data,
+                       .groupOffsets = p.groupOffsets.data,
+                       .y = p.y.data,
+                       .preActivation = p.preActivation.data,
+                       .wrongRow = indexReport(launcher_, kOp, "xRows", 0, xCount),
+                       .wrongOffsets = wrongOffsets,
+                       .rows = p.rows,
+                       .xCount = xCount,
+                       .k = p.k,
+                       .n = p.n,
+                       .groupStride = p.groupStride,
+                       .groups = static_cast<int32_t>(p.groups),
+                       .activation = p.activation,
+                       .yType = p.y.dtype,
+                       .accumulate = p.accumulate,
+                       .packedLoads = choice.packedLoads,
+                       .packedStores = p.n % 8 == 0 && aligned(p.y.data) && aligned(p.preActivation.data),
+                   },
+                   productSharedBytes(choice.tile, dtype == DType::float32));
+}
+
+}  // namespace dp_moe

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+
+#include "params.h"
+#include "report.h"
+
+// The tiles of matrixMultiply and weightGradient, and the parameters of the former. See docs/cuda.md, "GEMM".
+
+namespace dp_moe {
+
+/// The block of an output that one block of threads makes. Which tile is used is a function of the shape of one group's
+/// matrix and the dtype, never of how many rows there are.
+struct MatrixTile {
+  int rows;
+  int columns;
+  int threads;
+};
+constexpr MatrixTile kWideTile{128, 128, 256};
+constexpr MatrixTile kNarrowTile{64, 64, 128};
+
+// bfloat16: slabs of the reduction are copied to shared memory while earlier ones are multiplied.
+constexpr int kSlab = 32;
+constexpr int kStages = 4;
+// float32: slabs go through registers, into one of two buffers.
+constexpr int kFloat32Slab = 16;
+constexpr int kFloat32Padding = 4;
+
+DP_MOE_HOST_DEVICE constexpr int stageBytes(MatrixTile tile) { return (tile.rows + tile.columns) * kSlab * 2; }
+DP_MOE_HOST_DEVICE constexpr int float32BufferFloats(MatrixTile tile) {
+  return (tile.rows + tile.columns + 2 * kFloat32Padding) * kFloat32Slab;
+}
+/// Dynamic shared memory of a product, which also passes the finished tile through it.
+constexpr uint32_t productSharedBytes(MatrixTile tile, bool isFloat32) {
+  const int pipeline = isFloat32 ? 2 * float32BufferFloats(tile) * 4 : kStages * stageBytes(tile);
+  const int finished = tile.rows * tile.columns * 4;
+  return static_cast<uint32_t>(pipeline > finished ? pipeline : finished);
+}
+/// MatrixMultiplyParams. x has `xCount` rows; those of group g start at groupOffsets[g * groupStride] (null: one
+/// group).
+struct MatrixMultiplyKernelParams {
+  const void* x;
+  const int32_t* xRows;
+  const float* rowScale;
+  const void* weight;
+  const float* bias;
+  const int32_t* groupOffsets;
+  void* y;
+  void* preActivation;
+  Report wrongRow;
+  Report wrongOffsets;
+  int64_t rows;
+  int64_t xCount;
+  int64_t k;
+  int64_t n;
+  int64_t groupStride;
+  int32_t groups;
+  Activation activation;
+  DType yType;
+  bool accumulate;
+  bool packedLoads;   // rows of x and lines of weight start at multiples of 16 bytes
+  bool packedStores;  // rows of y and preActivation do
+};
+
+/// Checks offsets [count + 1]: rising within [0, rows].
+struct MatrixOffsetsKernelParams {
+  const int32_t* offsets;
+  Report wrongOffsets;
+  int64_t count;
+  int64_t rows;
+};
+
+}  // namespace dp_moe
