@@ -37,7 +37,8 @@ export function attention(tape: Tape, q: Tensor, k: Tensor, v: Tensor, options: 
         `${describe(q)}, ${describe(k)}, ${describe(v)}`,
     )
   }
-  const y = device.empty(q.shape, { layout })
+  const like = { layout, dtype: q.dtype }
+  const y = device.empty(q.shape, like)
   const logSumExp = device.empty([layout.rows, heads])
   const common = {
     q,
@@ -56,9 +57,9 @@ export function attention(tape: Tape, q: Tensor, k: Tensor, v: Tensor, options: 
   }
   device.run('attention', common)
   tape.record([y], [q, k, v], [], ([dy]) => {
-    const dq = device.empty(q.shape, { layout })
-    const dk = device.empty(k.shape, { layout })
-    const dv = device.empty(v.shape, { layout })
+    const dq = device.empty(q.shape, like)
+    const dk = device.empty(k.shape, like)
+    const dv = device.empty(v.shape, like)
     device.run('attentionBackward', { ...common, dy: dy!, dq, dk, dv })
     tape.addGradient(q, dq)
     tape.addGradient(k, dk)

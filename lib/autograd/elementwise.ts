@@ -7,7 +7,7 @@ import type { Tape } from './tape.js'
 export function add(tape: Tape, a: Tensor, b: Tensor, alpha = 1, beta = 1): Tensor {
   requireAligned('add', a, b)
   requireSameShape('add', a, b)
-  const y = tape.device.empty(a.shape, { layout: layoutOf(a) })
+  const y = tape.device.empty(a.shape, { layout: layoutOf(a), dtype: a.dtype })
   tape.device.run('add', { a, b, y, size: y.size, alpha, beta })
   tape.record([y], [a, b], [], ([dy]) => {
     tape.addGradient(a, scaled(tape, dy!, alpha))
@@ -28,7 +28,7 @@ export function multiply(tape: Tape, a: Tensor, b: Tensor): Tensor {
   requireAligned('multiply', a, b)
   requireSameShape('multiply', a, b)
   const product = (left: Tensor, right: Tensor) => {
-    const y = tape.device.empty(left.shape, { layout: layoutOf(left) })
+    const y = tape.device.empty(left.shape, { layout: layoutOf(left), dtype: left.dtype })
     tape.device.run('multiply', { a: left, b: right, y, size: y.size })
     return y
   }
@@ -71,7 +71,7 @@ function keyed(
 ): Tensor {
   const layout = requireUnits(operation, x)
   const apply = (input: Tensor) => {
-    const y = tape.device.empty(x.shape, { layout })
+    const y = tape.device.empty(x.shape, { layout, dtype: x.dtype })
     const common = {
       x: input,
       segmentOffsets: layout.offsetsTensor,
@@ -95,7 +95,7 @@ function keyed(
 
 function scaled(tape: Tape, x: Tensor, factor: number): Tensor {
   if (factor === 1) return x
-  const y = tape.device.empty(x.shape, { layout: layoutOf(x) })
+  const y = tape.device.empty(x.shape, { layout: layoutOf(x), dtype: x.dtype })
   tape.device.run('add', { a: x, y, size: y.size, alpha: factor, beta: 0 })
   return y
 }

@@ -17,12 +17,12 @@ export function embedding(tape: Tape, ids: Tensor, table: Parameter, scale = 1):
     )
   }
   const rows = layout.rows
-  const y = device.empty([rows, d!], { layout })
+  const y = device.empty([rows, d!], { layout, dtype: device.info.precision })
   device.run('embedding', { table: table.tensor, ids, y, rows, d: d!, vocabulary: vocabulary!, scale })
   tape.record([y], [], [table], ([gradient]) => {
     let dy = gradient!
     if (scale !== 1) {
-      dy = device.empty(y.shape, { layout })
+      dy = device.empty(y.shape, { layout, dtype: y.dtype })
       device.run('add', { a: gradient!, y: dy, size: dy.size, alpha: scale, beta: 0 })
     }
     tape.addSite({ kind: 'embedding', parameter: table, dy, ids, segments: layout.segments })
@@ -65,11 +65,11 @@ function poolRows(operation: string, tape: Tape, x: Tensor, weights: Tensor | un
     throw new DpMoeError('SHAPE_MISMATCH', `${operation}: expected x [rows, d], got ${describe(x)}`)
   }
   const shape = x.shape.length === 1 ? [target.count] : [target.count, width]
-  const y = device.empty(shape, { layout: target.layout })
+  const y = device.empty(shape, { layout: target.layout, dtype: x.dtype })
   const common = { weights, segmentOffsets: target.offsets, rows: layout.rows, d: width, units: target.count }
   device.run('pool', { ...common, x, y })
   tape.record([y], [x], [], ([dy]) => {
-    const dx = device.empty(x.shape, { layout })
+    const dx = device.empty(x.shape, { layout, dtype: x.dtype })
     device.run('poolBackward', { ...common, dy: dy!, dx })
     tape.addGradient(x, dx)
   })

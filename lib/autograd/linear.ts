@@ -1,6 +1,8 @@
+import type { DType } from '../engine/dtype.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
 import { type Activation, activationBackward, activationCode } from './activation.js'
+import { converted } from './cast.js'
 import { describe, type Layout, layoutOf, RoutedLayout, requireShared, UnitLayout } from './layout.js'
 import type { Parameter } from './parameter.js'
 import type { Tape } from './tape.js'
@@ -10,6 +12,8 @@ export interface LinearOptions {
   activation?: Activation
   /** Names the op in errors. Default 'linear'. */
   operation?: string
+  /** What y is stored as: float32 for scores that a softmax reads. Default the dtype of x. */
+  outputType?: DType
 }
 
 /**
@@ -41,16 +45,16 @@ export function linear(
   const groups = layout instanceof RoutedLayout ? layout.experts : 1
   const [p, d] = matrixShape(operation, x, weight, bias, layout instanceof RoutedLayout ? groups : undefined)
   const rows = layout instanceof RoutedLayout ? layout.slots : x.shape[0]!
-  const y = device.empty([rows, p], { layout })
+  const y = device.empty([rows, p], { layout, dtype: options.outputType ?? x.dtype })
   const needsArgument = activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
-  const preActivation = needsArgument ? device.empty([rows, p], { layout }) : undefined
+  const preActivation = needsArgument ? device.empty([rows, p], { layout, dtype: x.dtype }) : undefined
   const xRows = gathered ? options.routed!.rowOfSlot : undefined
   const groupOffsets = layout instanceof RoutedLayout ? layout.segmentOffsets : undefined
   const groupStride = layout instanceof RoutedLayout ? layout.source.units : 1
   device.run('matrixMultiply', {
     x,
     xRows,
-    weight: weight.tensor,
+    weight: weight.as(x.dtype),
     bias: bias?.tensor,
     groupOffsets,
     y,
@@ -65,8 +69,11 @@ export function linear(
     activation: activationCode(activation),
   })
   tape.record([y], [x], [weight, bias], ([gradient]) => {
-    const dy =
-      activation === 'none' ? gradient! : activationBackward(device, gradient!, preActivation ?? y, activation, layout)
+    let dy = converted(device, gradient!, x.dtype)
+    if (activation !== 'none') {
+      const argument = preActivation ?? converted(device, y, x.dtype)
+      dy = activationBackward(device, dy, argument, activation, layout)
+    }
     if (tape.trains(weight) || tape.trains(bias)) {
       if (!(layout instanceof UnitLayout || layout instanceof RoutedLayout)) {
         throw new DpMoeError(
@@ -80,10 +87,10 @@ export function linear(
       if (tape.trains(bias)) tape.addSite({ kind: 'bias', parameter: bias, dy, segments: layout.segments })
     }
     if (!tape.tracks(x)) return
-    const dSlots = device.empty([rows, d], { layout })
+    const dSlots = device.empty([rows, d], { layout, dtype: x.dtype })
     device.run('matrixMultiply', {
       x: dy,
-      weight: weight.tensor,
+      weight: weight.as(x.dtype),
       groupOffsets,
       y: dSlots,
       rows,
@@ -99,7 +106,7 @@ export function linear(
       tape.addGradient(x, dSlots)
       return
     }
-    const dx = device.empty(x.shape, { layout: inputLayout })
+    const dx = device.empty(x.shape, { layout: inputLayout, dtype: x.dtype })
     device.run('combineRows', {
       x: dSlots,
       slot: options.routed!.slotOf,

@@ -20,7 +20,7 @@ export function crossEntropy(tape: Tape, logits: Tensor, targets: Tensor): Tenso
   const common = { logits, targets, logSumExp, rows: rows!, classes: classes! }
   device.run('crossEntropy', { ...common, loss })
   tape.record([loss], [logits], [], ([dLoss]) => {
-    const dLogits = device.empty(logits.shape, { layout })
+    const dLogits = device.empty(logits.shape, { layout, dtype: logits.dtype })
     device.run('crossEntropyBackward', { ...common, dLoss: dLoss!, dLogits })
     tape.addGradient(logits, dLogits)
   })
@@ -29,7 +29,7 @@ export function crossEntropy(tape: Tape, logits: Tensor, targets: Tensor): Tenso
 
 /** softmax over the last dimension, for predictions: [rows, d] -> [rows, d]. Not differentiable. */
 export function softmax(tape: Tape, x: Tensor): Tensor {
-  const y = tape.device.empty(x.shape, { layout: layoutOf(x) })
+  const y = tape.device.empty(x.shape, { layout: layoutOf(x), dtype: x.dtype })
   tape.device.run('softmax', { x, y, rows: x.shape[0]!, d: x.shape[1]! })
   return y
 }

@@ -49,13 +49,14 @@ export function mixture(
   const out = down.shape[1]!
   const slots = plan.slots
   const groups = { groupOffsets: plan.segmentOffsets, groups: experts, groupStride: source.units, accumulate: false }
-  const a = device.empty([slots, intermediate], { layout: plan })
+  const inSlots = { layout: plan, dtype: x.dtype }
+  const a = device.empty([slots, intermediate], inSlots)
   const keepsArgument = activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
-  const argument = keepsArgument ? device.empty([slots, intermediate], { layout: plan }) : undefined
+  const argument = keepsArgument ? device.empty([slots, intermediate], inSlots) : undefined
   device.run('matrixMultiply', {
     x,
     xRows: plan.rowOfSlot,
-    weight: up.tensor,
+    weight: up.as(x.dtype),
     bias: upBias?.tensor,
     y: a,
     preActivation: argument,
@@ -66,11 +67,11 @@ export function mixture(
     transposed: true,
     activation: activationCode(activation),
   })
-  const y = device.empty([source.rows, out], { layout: source })
-  const expertOutput = device.empty([slots, out], { layout: plan })
+  const y = device.empty([source.rows, out], { layout: source, dtype: x.dtype })
+  const expertOutput = device.empty([slots, out], inSlots)
   device.run('matrixMultiply', {
     x: a,
-    weight: down.tensor,
+    weight: down.as(x.dtype),
     bias: downBias?.tensor,
     y: expertOutput,
     rows: slots,
@@ -94,11 +95,11 @@ export function mixture(
 
   tape.record([y], [x, gate], [up, upBias, down, downBias], ([dOut]) => {
     const gateOfSlot = gateInSlots(tape, gate, plan)
-    const dA = device.empty([slots, intermediate], { layout: plan })
+    const dA = device.empty([slots, intermediate], inSlots)
     device.run('matrixMultiply', {
       x: dOut!,
       xRows: plan.rowOfSlot,
-      weight: down.tensor,
+      weight: down.as(x.dtype),
       y: dA,
       rows: slots,
       k: out,
@@ -114,7 +115,7 @@ export function mixture(
         device.run('matrixMultiply', {
           x: dOut!,
           xRows: plan.rowOfSlot,
-          weight: downBias.tensor,
+          weight: downBias.as(x.dtype),
           y: dGate,
           rows: slots,
           k: out,
@@ -138,10 +139,10 @@ export function mixture(
     if (tape.trains(up)) tape.addSite({ kind: 'linear', parameter: up, dy: dUp, x, xRows: plan.rowOfSlot, segments })
     if (tape.trains(upBias)) tape.addSite({ kind: 'bias', parameter: upBias, dy: dUp, segments })
     if (!tape.tracks(x)) return
-    const dSlots = device.empty([slots, hidden], { layout: plan })
+    const dSlots = device.empty([slots, hidden], inSlots)
     device.run('matrixMultiply', {
       x: dUp,
-      weight: up.tensor,
+      weight: up.as(x.dtype),
       y: dSlots,
       rows: slots,
       k: intermediate,
@@ -150,7 +151,7 @@ export function mixture(
       transposed: false,
       activation: activationCode('none'),
     })
-    const dx = device.empty(x.shape, { layout: source })
+    const dx = device.empty(x.shape, { layout: source, dtype: x.dtype })
     device.run('combineRows', {
       x: dSlots,
       slot: plan.slotOf,

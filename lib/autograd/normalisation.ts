@@ -16,13 +16,14 @@ export function layerNorm(
   const [rows, d] = rowsOf('layerNorm', x, weight)
   if (bias) requireShared('layerNorm', 'the bias', bias.tensor)
   const layout = layoutOf(x)
-  const y = device.empty([rows, d], { layout })
+  const like = { layout, dtype: x.dtype }
+  const y = device.empty([rows, d], like)
   const mean = device.empty([rows])
   const rstd = device.empty([rows])
   device.run('layerNorm', { x, weight: weight.tensor, bias: bias?.tensor, y, mean, rstd, rows, d, epsilon })
   tape.record([y], [x], [weight, bias], ([dy]) => {
     const units = requireUnits('layerNorm', x)
-    const dx = device.empty([rows, d], { layout })
+    const dx = device.empty([rows, d], like)
     const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
     const dBias = tape.trains(bias) ? device.empty([units.units, d]) : undefined
     device.run('layerNormBackward', {
@@ -51,12 +52,13 @@ export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6
   const { device } = tape
   const [rows, d] = rowsOf('rmsNorm', x, weight)
   const layout = layoutOf(x)
-  const y = device.empty([rows, d], { layout })
+  const like = { layout, dtype: x.dtype }
+  const y = device.empty([rows, d], like)
   const rstd = device.empty([rows])
   device.run('rmsNorm', { x, weight: weight.tensor, y, rstd, rows, d, epsilon })
   tape.record([y], [x], [weight], ([dy]) => {
     const units = requireUnits('rmsNorm', x)
-    const dx = device.empty([rows, d], { layout })
+    const dx = device.empty([rows, d], like)
     const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
     device.run('rmsNormBackward', {
       dy: dy!,

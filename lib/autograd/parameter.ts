@@ -1,4 +1,5 @@
 import type { Device } from '../engine/device.js'
+import type { DType } from '../engine/dtype.js'
 import type { Tensor } from '../engine/tensor.js'
 
 /** A tensor that training may change. Frozen parameters cost nothing in backward and are in no norm. */
@@ -11,6 +12,8 @@ export class Parameter {
   learningRateScale = 1
   /** Sum of (clipped) gradients of the step under way, made on first use. */
   #gradient: Tensor | undefined
+  /** The weights rounded for products with bfloat16 activations, and the contents they are of. */
+  #rounded: { readonly tensor: Tensor; of: string } | undefined
 
   constructor(readonly tensor: Tensor) {}
 
@@ -32,6 +35,19 @@ export class Parameter {
     return this.#gradient
   }
 
+  /** The weights as `dtype`: themselves, or a rounded copy that is renewed once they have changed. */
+  as(dtype: DType): Tensor {
+    if (dtype === this.tensor.dtype) return this.tensor
+    this.#rounded ??= { tensor: this.device.keep(this.device.empty(this.shape, { dtype })), of: '' }
+    // An op that failed may have been the one that renewed the copy.
+    const contents = `${this.tensor.version} ${this.device.failures}`
+    if (this.#rounded.of !== contents) {
+      this.device.run('cast', { x: this.tensor, y: this.#rounded.tensor, size: this.size })
+      this.#rounded.of = contents
+    }
+    return this.#rounded.tensor
+  }
+
   freeze(): this {
     this.trainable = false
     return this
@@ -39,6 +55,7 @@ export class Parameter {
 
   [Symbol.dispose](): void {
     this.#gradient?.[Symbol.dispose]()
+    this.#rounded?.tensor[Symbol.dispose]()
     this.tensor[Symbol.dispose]()
   }
 }

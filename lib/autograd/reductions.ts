@@ -9,7 +9,7 @@ import type { Tape } from './tape.js'
 export function sumRows(tape: Tape, x: Tensor): Tensor {
   refuseMixing('sumRows', x, 'poolPerUnit')
   const [rows, d] = [x.shape[0]!, x.size / Math.max(1, x.shape[0]!)]
-  const y = tape.device.empty([d])
+  const y = tape.device.empty([d], { dtype: x.dtype })
   const offsets = tape.device.tensor(Int32Array.of(0, rows), [2], 'int32')
   const weights = tape.device.tensor(new Float32Array(rows).fill(1), [rows])
   tape.device.run('pool', { x, weights, segmentOffsets: offsets, y, rows, d, units: 1 })
@@ -20,7 +20,7 @@ export function sumRows(tape: Tape, x: Tensor): Tensor {
 export function meanRows(tape: Tape, x: Tensor): Tensor {
   refuseMixing('meanRows', x, 'poolPerUnit')
   const [rows, d] = [x.shape[0]!, x.size / Math.max(1, x.shape[0]!)]
-  const y = tape.device.empty([d])
+  const y = tape.device.empty([d], { dtype: x.dtype })
   const offsets = tape.device.tensor(Int32Array.of(0, rows), [2], 'int32')
   tape.device.run('pool', { x, segmentOffsets: offsets, y, rows, d, units: 1 })
   return y

@@ -84,7 +84,7 @@ export function combine(tape: Tape, y: Tensor, gate: Tensor, plan: RoutedLayout)
   const { device } = tape
   const rows = plan.source.rows
   const d = y.shape[1]!
-  const out = device.empty([rows, d], { layout: plan.source })
+  const out = device.empty([rows, d], { layout: plan.source, dtype: y.dtype })
   device.run('combineRows', {
     x: y,
     slot: plan.slotOf,
@@ -125,7 +125,7 @@ export function gateInSlots(tape: Tape, gate: Tensor, plan: RoutedLayout): Tenso
 /** scale[slot] * x[row of slot], [rows, d] -> [slots, d]. */
 export function toSlots(tape: Tape, x: Tensor, plan: RoutedLayout, scale?: Tensor): Tensor {
   const d = x.shape[1]!
-  const y = tape.device.empty([plan.slots, d], { layout: plan })
+  const y = tape.device.empty([plan.slots, d], { layout: plan, dtype: x.dtype })
   tape.device.run('gatherRows', {
     x,
     index: plan.rowOfSlot,

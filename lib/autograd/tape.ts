@@ -50,7 +50,7 @@ export class Tape {
     this.#entries.push({ outputs, backward })
   }
 
-  /** Adds to the gradient of `tensor`; call it from an op's backward. */
+  /** Adds to the gradient of `tensor`, which has its dtype; call it from an op's backward. */
   addGradient(tensor: Tensor, gradient: Tensor): void {
     if (!this.#tracked.has(tensor)) return
     const present = this.#gradients.get(tensor)
@@ -58,7 +58,7 @@ export class Tape {
       this.#gradients.set(tensor, gradient)
       return
     }
-    const sum = this.device.empty(tensor.shape, { layout: layoutOf(tensor) })
+    const sum = this.device.empty(tensor.shape, { layout: layoutOf(tensor), dtype: tensor.dtype })
     this.device.run('add', { a: present, b: gradient, y: sum, size: sum.size, alpha: 1, beta: 1 })
     this.#gradients.set(tensor, sum)
   }

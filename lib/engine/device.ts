@@ -61,6 +61,7 @@ export class Device implements Disposable {
   readonly #id: number
   readonly #scopes = new Scopes()
   #closed = false
+  #failures = 0
 
   private constructor(id: number, info: DeviceInfo) {
     this.#id = id
@@ -136,7 +137,22 @@ export class Device implements Disposable {
 
   /** Resolves once everything enqueued so far has run; rejects with the error of an op that failed. */
   async synchronize(): Promise<void> {
-    await addon().synchronize(this.#open())
+    await this.counted(addon().synchronize(this.#open()))
+  }
+
+  /** How often an op's failure has come out; what was enqueued before it may not have run. */
+  get failures(): number {
+    return this.#failures
+  }
+
+  /** For Tensor: a wait for the device, whose failure is counted. */
+  async counted<T>(wait: Promise<T>): Promise<T> {
+    try {
+      return await wait
+    } catch (error) {
+      this.#failures++
+      throw error
+    }
   }
 
   /** Bytes of this device's tensors. */
@@ -203,6 +219,7 @@ export class Device implements Disposable {
     if (!accepts(kind, value.dtype)) {
       throw new DpMoeError('SHAPE_MISMATCH', `${op}: expected ${dtypesOfKind(kind)} for ${name}, got ${value}`)
     }
+    if (kind.startsWith('output')) value.touch()
     return value.handle
   }
 }

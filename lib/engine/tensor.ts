@@ -23,6 +23,7 @@ export class Tensor implements Disposable {
   /** Number of elements. */
   readonly size: number
   #handle: number
+  #version = 0
 
   /** Takes over `handle`; use `device.empty`, `device.zeros` or `device.tensor` to make tensors. */
   constructor(device: Device, handle: number, shape: readonly number[], dtype: DType, layout?: RowLayout) {
@@ -41,18 +42,29 @@ export class Tensor implements Disposable {
     return this.#handle
   }
 
+  /** Grows with every write through this tensor that is enqueued; writes through another one over its memory do not count. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** For Device: an op that writes this tensor was enqueued. */
+  touch(): void {
+    this.#version++
+  }
+
   get disposed(): boolean {
     return this.#handle === 0 || this.device.closed
   }
 
   /** The values (of a bfloat16 tensor as float32), once everything enqueued before has run. Rejects with the error of an earlier op that failed. */
   async data(): Promise<TypedArray> {
-    const values = await addon().download(this.handle)
+    const values = await this.device.counted(addon().download(this.handle))
     return values instanceof Uint16Array ? widenBfloat16(values) : values
   }
 
   /** Replaces the elements from `offset` on; float32 values are rounded for a bfloat16 tensor. The array is read at once and may change afterwards. */
   write(data: TypedArray, offset = 0): this {
+    this.touch()
     const rounds = this.dtype === 'bfloat16' && data instanceof Float32Array
     addon().upload(this.handle, rounds ? roundToBfloat16(data) : data, offset)
     return this
@@ -60,6 +72,7 @@ export class Tensor implements Disposable {
 
   /** Sets every element to `value`. */
   fill(value: number): this {
+    this.touch()
     addon().fill(this.handle, value)
     return this
   }
@@ -69,6 +82,7 @@ export class Tensor implements Disposable {
     if (source.size !== this.size) {
       throw new DpMoeError('SHAPE_MISMATCH', `copyFrom: ${invalid('source', `${this.size} elements`, source.size)}`)
     }
+    this.touch()
     addon().copy(this.handle, 0, source.handle, 0, this.size)
     return this
   }

@@ -80,7 +80,10 @@ export class SwitchClassifier extends Module {
       losses.push(loss)
     }
     const pooled = poolPerSequence(tape, this.norm.forward(x, context))
-    return { logits: this.head.forward(pooled, context), routerLoss: addLosses(context, losses) }
+    return {
+      logits: this.head.forward(pooled, context, { outputType: 'float32' }),
+      routerLoss: addLosses(context, losses),
+    }
   }
 
   /** Scores per sequence, [sequences, numLabels]. */

@@ -44,15 +44,19 @@ export class LinearExperts extends Module {
     this.#layer = layer
   }
 
-  /** x [rows, inputSize] -> y [rows, outputSize]. */
+  /** x [rows, inputSize] -> y [rows, outputSize], float32: the experts' outputs are scores. */
   forward(x: Tensor, context: ForwardContext): MixtureOutput {
     const { tape, telemetry } = context
     const { numExperts, expertsPerToken, normalizeGates: normalize, balanceLoss: balance } = this.#config
-    const logits = this.router.forward(x, context, { operation: 'router' })
+    const logits = this.router.forward(x, context, { operation: 'router', outputType: 'float32' })
     const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit: 0 })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
     const loss = loads || balance > 0 ? routerLoss(tape, logits, routing, { balance, z: 0, loads }) : undefined
-    const y = linear(tape, x, this.weight, undefined, { routed: routing.plan, operation: 'expert' })
+    const y = linear(tape, x, this.weight, undefined, {
+      routed: routing.plan,
+      operation: 'expert',
+      outputType: 'float32',
+    })
     return { y: combine(tape, y, routing.gate, routing.plan), loss: balance > 0 ? loss : undefined, routing }
   }
 }

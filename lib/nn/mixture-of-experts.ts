@@ -124,7 +124,10 @@ export class MixtureOfExperts extends Module {
       )
     }
     const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerUnit, activation } = this.#config
-    const logits = this.router.forward(this.#jittered(x, context), context, { operation: 'router' })
+    const logits = this.router.forward(this.#jittered(x, context), context, {
+      operation: 'router',
+      outputType: 'float32',
+    })
     const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
     const { balanceLoss: balance, zLoss: z } = this.#config

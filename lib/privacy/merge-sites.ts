@@ -70,7 +70,7 @@ function joinPerUnit(device: Device, a: PerUnitSite, b: PerUnitSite): PerUnitSit
 
 function joinRows(device: Device, a: Tensor, aSegments: Segments, b: Tensor, bSegments: Segments): Tensor {
   const d = a.shape[1]!
-  const y = device.empty([a.shape[0]! + b.shape[0]!, d])
+  const y = device.empty([a.shape[0]! + b.shape[0]!, d], { dtype: a.dtype })
   device.run('concatenateRows', {
     a,
     aOffsets: aSegments.offsets,
