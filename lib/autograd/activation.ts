@@ -22,7 +22,7 @@ export function activationBackward(
   layout: Layout | undefined,
   rowScale?: Tensor,
 ): Tensor {
-  const dx = device.empty(x.shape, { layout })
+  const dx = device.empty(x.shape, { layout, dtype: x.dtype })
   device.run('activationBackward', {
     dy,
     x,
@@ -38,7 +38,7 @@ export function activationBackward(
 
 /** y = activation(x), elementwise. */
 export function activate(tape: Tape, x: Tensor, activation: Activation): Tensor {
-  const y = tape.device.empty(x.shape, { layout: layoutOf(x) })
+  const y = tape.device.empty(x.shape, { layout: layoutOf(x), dtype: x.dtype })
   tape.device.run('activation', { x, y, size: x.size, activation: codes[activation] })
   tape.record([y], [x], [], ([dy]) => {
     tape.addGradient(x, activationBackward(tape.device, dy!, x, activation, layoutOf(x)))
@@ -53,12 +53,13 @@ export function gatedActivate(tape: Tape, gate: Tensor, up: Tensor, activation: 
   const layout = layoutOf(gate)
   const rows = gate.shape[0]!
   const d = gate.shape[1]!
-  const y = device.empty(gate.shape, { layout })
+  const like = { layout, dtype: gate.dtype }
+  const y = device.empty(gate.shape, like)
   const common = { gate, up, countOffsets: usedSlots(layout), rows, d, activation: codes[activation] }
   device.run('gatedActivation', { ...common, y })
   tape.record([y], [gate, up], [], ([dy]) => {
-    const dGate = device.empty(gate.shape, { layout })
-    const dUp = device.empty(gate.shape, { layout })
+    const dGate = device.empty(gate.shape, like)
+    const dUp = device.empty(gate.shape, like)
     device.run('gatedActivationBackward', { ...common, dy: dy!, dGate, dUp })
     tape.addGradient(gate, dGate)
     tape.addGradient(up, dUp)
