@@ -94,7 +94,7 @@ t.test('any changed byte is found', async (t) => {
       const { checkpoint, damaged } = await new CheckpointStore(folder).load()
       await checkpoint!.close()
       writeFileSync(files[which]!, originals[which]!)
-      t.match({ step: checkpoint!.facts.nextStep, damaged: damaged.length }, { step: 1, damaged: 1 })
+      return t.match({ step: checkpoint!.facts.nextStep, damaged: damaged.length }, { step: 1, damaged: 1 })
     }),
     { numRuns: 200 },
   )
