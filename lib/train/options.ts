@@ -143,8 +143,8 @@ export interface TrainResult {
   readonly output: string
   readonly private: boolean
   readonly examples: number
-  /** Units of privacy: the users where `group` was given, else the examples. */
-  readonly units: number
+  /** Users, the units of privacy; undefined where every example is a unit. */
+  readonly users: number | undefined
   readonly steps: number
   readonly seconds: number
   readonly epsilon: number | undefined

@@ -160,7 +160,8 @@ async function finish(
 ): Promise<TrainResult> {
   const result = validation && (await evaluateClassifier(device, model, validation, options.signal))
   const seconds = (performance.now() - started) / 1000
-  const counts = { examples: training.labels.length, units: training.length }
+  const users = options.group === undefined ? undefined : training.length
+  const counts = { examples: training.labels.length, users }
   return { output: options.output, ...counts, seconds, validation: result, ...facts }
 }
 

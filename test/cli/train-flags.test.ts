@@ -17,8 +17,8 @@ t.teardown(() => {
 })
 
 function table(name: string, count: number): string {
-  const lines = mails(count).map(({ text, label }) => `${label},"${text}"`)
-  writeFileSync(file(name), `class,body\n${lines.join('\n')}\n`)
+  const lines = mails(count).map(({ text, label }, i) => `${label},"${text}",author ${i % 100}`)
+  writeFileSync(file(name), `class,body,author\n${lines.join('\n')}\n`)
   return file(name)
 }
 
@@ -41,6 +41,8 @@ const settings = {
   text: 'body',
   label: 'class',
   labels: 'spam,ham',
+  group: 'author',
+  maxExamplesPerUser: 2,
   maxLength: 5,
   checkpointEvery: 2,
   targetEpsilon: 5,
@@ -66,9 +68,18 @@ t.test('every flag of train reaches the run, from the command line and from a fi
   const { code, stdout, stderr } = await cli.run(['train', ...flags, '--output', output, '--json'])
   t.equal(code, 0, stderr)
   const result = oneObject(stdout)
-  t.match(result, { output, private: true, examples: 300, steps: 5, delta: 1e-4, validation: { examples: 50 } })
+  t.match(result, {
+    output,
+    private: true,
+    examples: 200,
+    users: 100,
+    steps: 5,
+    delta: 1e-4,
+    validation: { examples: 50 },
+  })
   t.ok(result.epsilon <= 5 && result.epsilon > 4.9)
   t.match(json(output, 'release/certificate.json'), {
+    unit: 'user',
     relation: 'add-or-remove-one',
     sampleRate: 0.2,
     expectedBatchSize: 50,
@@ -80,7 +91,13 @@ t.test('every flag of train reaches the run, from the command line and from a fi
     maxGradNorm: 0.7,
     clipping: 'per-layer',
     seeded: false,
-    publicConstants: { labels: ['spam', 'ham'], labelsStated: true, maxLength: 5, vocabularySize: 1024 },
+    publicConstants: {
+      labels: ['spam', 'ham'],
+      labelsStated: true,
+      maxExamplesPerUser: 2,
+      maxLength: 5,
+      vocabularySize: 1024,
+    },
   })
   t.match(json(output, 'release/config.json').model, { vocabularySize: 1024, hiddenSize: 16, numExperts: 4 })
   t.same(readdirSync(join(output, 'private/checkpoints')).sort(), ['step-0000000004', 'step-0000000005'])

@@ -114,16 +114,16 @@ t.test('train with a group column', async (t) => {
   })
   const certificate = JSON.parse(readFileSync(join(output, 'release/certificate.json'), 'utf8'))
   t.equal(certificate.unit, 'user')
-  t.match(certificate.publicConstants, { users: result.units, maxExamplesPerUser: 3 })
+  t.match(certificate.publicConstants, { users: result.users!, maxExamplesPerUser: 3 })
   t.equal(certificate.publicConstants.examples, undefined)
-  t.equal(certificate.delta, 1 / result.units)
-  t.equal((await readLedger(ledgerOf(output))).run.sampleRate, 20 / result.units)
-  t.equal(result.examples, 3 * result.units)
+  t.equal(certificate.delta, 1 / result.users!)
+  t.equal((await readLedger(ledgerOf(output))).run.sampleRate, 20 / result.users!)
+  t.equal(result.examples, 3 * result.users!)
   t.equal(result.validation!.examples % 5, 0, 'a user is on one side with all they wrote')
-  t.equal(result.units + result.validation!.examples / 5, 60)
+  t.equal(result.users! + result.validation!.examples / 5, 60)
   t.match(
     told.join('\n'),
-    new RegExp(`${result.examples} examples of ${result.units} users.*${2 * result.units} more left out`),
+    new RegExp(`${result.examples} examples of ${result.users!} users.*${2 * result.users!} more left out`),
   )
 
   const again = { ...tinyRun(data, join(root, 'other'), { steps: 1 }), group: 'nobody' }

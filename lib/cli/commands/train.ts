@@ -38,9 +38,10 @@ export const trainCommand = defineCommand({
   },
 })
 
-function machineResult({ output, private: isPrivate, examples, units, steps, seconds, ...rest }: TrainResult): object {
+function machineResult({ output, private: isPrivate, examples, users, steps, seconds, ...rest }: TrainResult): object {
   const { epsilon = null, delta = null, noiseMultiplier = null, validation = null } = rest
-  return { output, private: isPrivate, examples, units, steps, seconds, epsilon, delta, noiseMultiplier, validation }
+  const counts = { examples, ...(users !== undefined && { users }) }
+  return { output, private: isPrivate, ...counts, steps, seconds, epsilon, delta, noiseMultiplier, validation }
 }
 
 function describe(result: TrainResult): string {
@@ -53,7 +54,7 @@ function describe(result: TrainResult): string {
   const budget = result.private
     ? `eps ${shortNumber(result.epsilon!, 'up')} at delta ${shortNumber(result.delta!)}, noise multiplier ${shortNumber(result.noiseMultiplier!)}`
     : 'none: this model was trained without privacy'
-  const users = result.units === result.examples ? '' : ` of ${result.units} users`
+  const users = result.users === undefined ? '' : ` of ${result.users} users`
   return table([
     ['model', `${result.output}/release`],
     ['privacy', budget],
