@@ -54,6 +54,11 @@ async function tear(output: string): Promise<void> {
   appendFileSync(ledgerOf(output), line.slice(0, 1 + Math.floor(Math.random() * (line.length - 1))))
 }
 
+/** A run may be killed between the release of its model and the line that says so. */
+function released({ output }: TrainOptions): boolean {
+  return existsSync(join(output, 'release'))
+}
+
 /** Kills a run at `times` random instants, tearing the ledger now and then; returns what the children said. */
 async function killOften(t: Test, options: TrainOptions, times: number): Promise<ChildTalk[]> {
   const talks: ChildTalk[] = []
@@ -61,18 +66,19 @@ async function killOften(t: Test, options: TrainOptions, times: number): Promise
     const talk = await live(goingOn(options), randomKill(round % 3 === 0))
     talks.push(talk)
     t.equal(talk.error, undefined, `round ${round} went on`)
-    if (talk.result) break
+    if (talk.result || released(options)) break
     if (!existsSync(ledgerOf(options.output))) continue
     const { steps } = await readLedger(ledgerOf(options.output))
     t.ok(steps > (talk.steps.at(-1) ?? -1), `round ${round}: ${steps} recorded, ${talk.steps.at(-1)} was the last made`)
-    if (round % 5 === 4) await tear(options.output)
+    // A ledger with all its steps takes no further one, so none can be torn.
+    if (round % 5 === 4 && steps < STEPS) await tear(options.output)
   }
   return talks
 }
 
 /** Lets a run end and checks what any ended run must be. */
 async function end(t: Test, options: TrainOptions): Promise<{ talk: ChildTalk; summary: LedgerSummary }> {
-  const talk = await live(goingOn(options))
+  const talk = released(options) ? talkOf([]) : await live(goingOn(options))
   t.equal(talk.error, undefined)
   const summary = await readLedger(ledgerOf(options.output))
   t.equal(summary.ended, true)
@@ -101,7 +107,7 @@ t.test('replayable keys: whenever it was killed, the weights are those of the un
     const options = { ...unbroken, output: inRoot(name) }
     const talks = await killOften(t, options, kills)
     const { talk, summary } = await end(t, options)
-    t.ok(talk.steps[0]! > 0, 'the last life went on from a checkpoint')
+    t.ok(talk.steps.length === 0 || talk.steps[0]! > 0, 'the last life went on from a checkpoint')
     t.equal(summary.segments.length, 1, 'no step was spent twice')
     t.ok(releasedWeights(options.output).equals(releasedWeights(unbroken.output)), `${name}: bit-equal`)
     t.ok(talks.filter(({ steps }) => steps.length > 0).length > kills / 3, 'many were killed while making steps')
@@ -146,7 +152,7 @@ t.test('killed while it ends and releases its model', async (t) => {
     rmSync(options.output, { recursive: true, force: true })
     cpSync(begun.output, options.output, { recursive: true })
     await live(goingOn(options), { after: (line) => line === `${STEPS - 1}`, delay: Math.random() * 30 })
-    if (existsSync(join(options.output, 'release'))) {
+    if (released(options)) {
       t.match(await live(goingOn(options)), { error: /is complete; there is nothing to resume/ })
     } else {
       await end(t, options)
