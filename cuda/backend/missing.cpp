@@ -15,9 +15,6 @@ namespace {
 
 }  // namespace
 
-void CudaBackend::segmentGradientNorms(const SegmentGradientNormsParams&) { missing("segmentGradientNorms"); }
-void CudaBackend::segmentBiasNorms(const SegmentBiasNormsParams&) { missing("segmentBiasNorms"); }
-void CudaBackend::biasGradient(const BiasGradientParams&) { missing("biasGradient"); }
 void CudaBackend::embeddingGradientNorms(const EmbeddingGradientNormsParams&) { missing("embeddingGradientNorms"); }
 void CudaBackend::embeddingGradient(const EmbeddingGradientParams&) { missing("embeddingGradient"); }
 void CudaBackend::tiedEmbeddingNorms(const TiedEmbeddingNormsParams&) { missing("tiedEmbeddingNorms"); }

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+
+#include "report.h"
+
+namespace dp_moe {
+
+constexpr int kBiasThreads = 128;
+constexpr int kBiasColumns = 4 * kBiasThreads;
+
+/// A block per segment and kBiasColumns columns (blockIdx.y). values [segments, blocks of columns].
+struct SegmentBiasNormsKernelParams {
+  const void* dy;
+  const int32_t* offsets;
+  double* values;
+  int64_t rows;
+  int64_t p;
+  Report wrongOffsets;
+  bool packed;
+};
+
+/// biasGradient. A block takes the chunks y, y + kBiasParts, .. of a group (y = blockIdx.y) of kBiasChunk rows each and
+/// 32 x 4 columns; addBiasParts adds what they summed, in order.
+constexpr int kBiasParts = 16;
+constexpr int kBiasChunk = 512;
+struct BiasGradientKernelParams {
+  const void* dy;
+  const int32_t* offsets;
+  const float* factor;
+  float* parts;  // [groups, kBiasParts, p]
+  float* gradient;
+  int64_t rows;
+  int64_t p;
+  int64_t groups;
+  int64_t units;
+  int64_t columnBlocks;
+  Report wrongOffsets;
+  bool packed;
+};
+
+}  // namespace dp_moe
