@@ -100,7 +100,7 @@ struct Argument<Activation> {
   static std::string kind() { return "activation"; }
   static Activation convert(napi_env env, napi_value value, Device&, const Place& place) {
     const int64_t number = toInteger(env, value, place);
-    if (number < 0 || number > static_cast<int64_t>(Activation::silu)) {
+    if (number < 0 || number > static_cast<int64_t>(Activation::tanh)) {
       place.fail("INVALID_ARGUMENT", "expected an activation, got " + std::to_string(number));
     }
     return static_cast<Activation>(number);

@@ -3,7 +3,7 @@ import type { Tensor } from '../engine/tensor.js'
 import { type Layout, layoutOf, RoutedLayout, requireAligned } from './layout.js'
 import type { Tape } from './tape.js'
 
-const codes = { none: 0, relu: 1, gelu: 2, geluTanh: 3, silu: 4 } as const
+const codes = { none: 0, relu: 1, gelu: 2, geluTanh: 3, silu: 4, tanh: 5 } as const
 
 /** Elementwise non-linearities; `gelu` is exact (erf), `geluTanh` its usual approximation. */
 export type Activation = keyof typeof codes

@@ -52,6 +52,7 @@ export function attention(tape: Tape, q: Tensor, k: Tensor, v: Tensor, options: 
     heads,
     keyValueHeads,
     headSize,
+    span: 0,
     scale: options.scale ?? 1 / Math.sqrt(headSize),
     causal,
   }

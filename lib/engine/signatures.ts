@@ -196,6 +196,21 @@ export const signatures = {
     y: 'output:real',
     size: 'int',
   },
+  clamp: {
+    x: 'input:real',
+    y: 'output:real',
+    size: 'int',
+    low: 'float',
+    high: 'float',
+  },
+  clampBackward: {
+    dy: 'input:real',
+    x: 'input:real',
+    dx: 'output:real',
+    size: 'int',
+    low: 'float',
+    high: 'float',
+  },
   activation: {
     x: 'input:real',
     y: 'output:real',
@@ -314,11 +329,23 @@ export const signatures = {
     d: 'int',
     units: 'int',
   },
+  rotaryEmbedding: {
+    x: 'input:real',
+    positions: 'input:int32',
+    inverseFrequency: 'input',
+    y: 'output:real',
+    rows: 'int',
+    heads: 'int',
+    headSize: 'int',
+    inverse: 'bool',
+  },
   attention: {
     q: 'input:real',
     k: 'input:real',
     v: 'input:real',
     offsets: 'input:int32',
+    keyOffsets: 'input:int32?',
+    bias: 'input?',
     y: 'output:real',
     logSumExp: 'output',
     rows: 'int',
@@ -326,6 +353,7 @@ export const signatures = {
     heads: 'int',
     keyValueHeads: 'int',
     headSize: 'int',
+    span: 'int',
     scale: 'float',
     causal: 'bool',
   },
@@ -337,14 +365,18 @@ export const signatures = {
     y: 'input:real',
     logSumExp: 'input',
     offsets: 'input:int32',
+    keyOffsets: 'input:int32?',
+    bias: 'input?',
     dq: 'output:real',
     dk: 'output:real',
     dv: 'output:real',
+    dBias: 'output?',
     rows: 'int',
     units: 'int',
     heads: 'int',
     keyValueHeads: 'int',
     headSize: 'int',
+    span: 'int',
     scale: 'float',
     causal: 'bool',
   },
@@ -387,6 +419,15 @@ export const signatures = {
     slotOf: 'input:int32',
     slots: 'output',
     count: 'int',
+  },
+  unitLoads: {
+    expert: 'input:int32',
+    offsets: 'input:int32',
+    loads: 'output',
+    rows: 'int',
+    units: 'int',
+    experts: 'int',
+    k: 'int',
   },
   routerLoss: {
     logits: 'input',
@@ -503,7 +544,7 @@ export type FieldKind =
   | `${OperandDirection}${OperandDType}?`
 
 /** The number a native op knows an activation by. */
-export const activationCodes = { none: 0, relu: 1, gelu: 2, geluTanh: 3, silu: 4 } as const
+export const activationCodes = { none: 0, relu: 1, gelu: 2, geluTanh: 3, silu: 4, tanh: 5 } as const
 
 export type OpName = keyof typeof signatures
 

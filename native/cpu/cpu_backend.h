@@ -37,6 +37,8 @@ class CpuBackend final : public Backend {
   void cast(const CastParams&) override;
   void add(const AddParams&) override;
   void multiply(const MultiplyParams&) override;
+  void clamp(const ClampParams&) override;
+  void clampBackward(const ClampBackwardParams&) override;
   void activation(const ActivationParams&) override;
   void activationBackward(const ActivationBackwardParams&) override;
   void gatedActivation(const GatedActivationParams&) override;
@@ -50,6 +52,7 @@ class CpuBackend final : public Backend {
   void rmsNorm(const RmsNormParams&) override;
   void rmsNormBackward(const RmsNormBackwardParams&) override;
 
+  void rotaryEmbedding(const RotaryEmbeddingParams&) override;
   void attention(const AttentionParams&) override;
   void attentionBackward(const AttentionBackwardParams&) override;
 
@@ -57,6 +60,7 @@ class CpuBackend final : public Backend {
   void topKRoutingBackward(const TopKRoutingBackwardParams&) override;
   void routingPlan(const RoutingPlanParams&) override;
   void scatterToSlots(const ScatterToSlotsParams&) override;
+  void unitLoads(const UnitLoadsParams&) override;
   void routerLoss(const RouterLossParams&) override;
   void routerLossBackward(const RouterLossBackwardParams&) override;
 

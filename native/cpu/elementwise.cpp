@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kElementsPerTask = 16384;  // a multiple of every vector width
 
 void checkActivation(Activation kind, const char* op) {
-  checkThat(kind >= Activation::none && kind <= Activation::silu, op,
-            "an activation from none (0) to silu (4), got " + std::to_string(static_cast<int32_t>(kind)));
+  checkThat(kind >= Activation::none && kind <= Activation::tanh, op,
+            "an activation from none (0) to tanh (5), got " + std::to_string(static_cast<int32_t>(kind)));
 }
 
 }  // namespace
@@ -39,6 +39,22 @@ void CpuBackend::multiply(const MultiplyParams& p) {
   checkSize(p.y, p.size, "multiply", "y");
   parallelRanges(threads_, p.size, kElementsPerTask,
                  [&](int64_t begin, int64_t end) { kernels_.elementwise.multiply(p, begin, end); });
+}
+
+void CpuBackend::clamp(const ClampParams& p) {
+  checkThat(p.low <= p.high, "clamp", "low <= high");
+  checkSize(p.x, p.size, "clamp", "x");
+  checkSize(p.y, p.size, "clamp", "y");
+  parallelRanges(threads_, p.size, kElementsPerTask,
+                 [&](int64_t begin, int64_t end) { kernels_.elementwise.clamp(p, begin, end); });
+}
+
+void CpuBackend::clampBackward(const ClampBackwardParams& p) {
+  checkSize(p.dy, p.size, "clampBackward", "dy");
+  checkSize(p.x, p.size, "clampBackward", "x");
+  checkSize(p.dx, p.size, "clampBackward", "dx");
+  parallelRanges(threads_, p.size, kElementsPerTask,
+                 [&](int64_t begin, int64_t end) { kernels_.elementwise.clampBackward(p, begin, end); });
 }
 
 void CpuBackend::activation(const ActivationParams& p) {

@@ -96,6 +96,27 @@ void CpuBackend::scatterToSlots(const ScatterToSlotsParams& p) {
   }
 }
 
+void CpuBackend::unitLoads(const UnitLoadsParams& p) {
+  checkRouting(p.experts, p.k, "unitLoads");
+  checkSize(p.expert, p.rows * p.k, "unitLoads", "expert");
+  checkOffsets(p.offsets, p.units, p.rows, "unitLoads", "offsets");
+  checkSize(p.loads, p.units * p.experts, "unitLoads", "loads");
+  checkIndices(p.expert, p.rows * p.k, 0, p.experts, "unitLoads", "expert");
+  threads_.parallelFor((p.units + kUnitsPerTask - 1) / kUnitsPerTask, [&](int64_t task, int thread) {
+    int32_t* counts = threadScratch_[static_cast<size_t>(thread)].take<int32_t>(p.experts);
+    for (int64_t u = task * kUnitsPerTask; u < std::min((task + 1) * kUnitsPerTask, p.units); ++u) {
+      std::fill(counts, counts + p.experts, 0);
+      const int64_t begin = p.offsets.data[u] * p.k;
+      const int64_t end = p.offsets.data[u + 1] * p.k;
+      for (int64_t i = begin; i < end; ++i) ++counts[p.expert.data[i]];
+      const auto choices = static_cast<float>(std::max<int64_t>(end - begin, 1));
+      for (int64_t e = 0; e < p.experts; ++e) {
+        p.loads.data[u * p.experts + e] = static_cast<float>(counts[e]) / choices;
+      }
+    }
+  });
+}
+
 void CpuBackend::routerLoss(const RouterLossParams& p) {
   checkRouting(p.experts, p.k, "routerLoss");
   checkSize(p.logits, p.rows * p.experts, "routerLoss", "logits");

@@ -32,6 +32,8 @@ class Backend {
   virtual void cast(const CastParams&) = 0;
   virtual void add(const AddParams&) = 0;
   virtual void multiply(const MultiplyParams&) = 0;
+  virtual void clamp(const ClampParams&) = 0;
+  virtual void clampBackward(const ClampBackwardParams&) = 0;
   virtual void activation(const ActivationParams&) = 0;
   virtual void activationBackward(const ActivationBackwardParams&) = 0;
   virtual void gatedActivation(const GatedActivationParams&) = 0;
@@ -45,6 +47,7 @@ class Backend {
   virtual void rmsNorm(const RmsNormParams&) = 0;
   virtual void rmsNormBackward(const RmsNormBackwardParams&) = 0;
 
+  virtual void rotaryEmbedding(const RotaryEmbeddingParams&) = 0;
   virtual void attention(const AttentionParams&) = 0;
   virtual void attentionBackward(const AttentionBackwardParams&) = 0;
 
@@ -52,6 +55,7 @@ class Backend {
   virtual void topKRoutingBackward(const TopKRoutingBackwardParams&) = 0;
   virtual void routingPlan(const RoutingPlanParams&) = 0;
   virtual void scatterToSlots(const ScatterToSlotsParams&) = 0;
+  virtual void unitLoads(const UnitLoadsParams&) = 0;
   virtual void routerLoss(const RouterLossParams&) = 0;
   virtual void routerLossBackward(const RouterLossBackwardParams&) = 0;
 

@@ -22,7 +22,7 @@
 
 namespace dp_moe {
 
-enum class Activation : int32_t { none = 0, relu = 1, gelu = 2, geluTanh = 3, silu = 4 };
+enum class Activation : int32_t { none = 0, relu = 1, gelu = 2, geluTanh = 3, silu = 4, tanh = 5 };
 
 // ---------------------------------------------------------------- matrix products
 
@@ -286,6 +286,25 @@ struct MultiplyParams {
   int64_t size;
 };
 
+/// y = min(max(x, low), high), elementwise; NaN stays. y may be x.
+struct ClampParams {
+  RealInput x;
+  RealOutput y;
+  int64_t size;
+  float low;
+  float high;
+};
+
+/// dx = dy where low <= x <= high, else 0; NaN where x is NaN.
+struct ClampBackwardParams {
+  RealInput dy;
+  RealInput x;
+  RealOutput dx;
+  int64_t size;
+  float low;
+  float high;
+};
+
 /// y = activation(x).
 struct ActivationParams {
   RealInput x;
@@ -433,14 +452,36 @@ struct RmsNormBackwardParams {
 
 // ---------------------------------------------------------------- attention
 
-/// Softmax attention within each unit (rows offsets[u] .. offsets[u + 1]), never across units.
-/// q [rows, heads * headSize]; k, v [rows, keyValueHeads * headSize], heads % keyValueHeads == 0; y as q.
-/// logSumExp [rows, heads] is kept for the backward pass. causal: a row sees itself and earlier rows of its unit.
+/// Rotary position embedding (arXiv 2104.09864), the two halves of a head as pairs ("rotate half"): with the angle
+/// a = positions[r] * inverseFrequency[c] rounded to float32, y[r, h, c] = x[r, h, c] cos a - x[r, h, half + c] sin a
+/// and y[r, h, half + c] = x[r, h, half + c] cos a + x[r, h, c] sin a. x, y [rows, heads * headSize], headSize even;
+/// positions [rows]; inverseFrequency [headSize / 2]. inverse: by -a, which is the backward pass. y may be x.
+struct RotaryEmbeddingParams {
+  RealInput x;
+  Input<int32_t> positions;
+  Input<float> inverseFrequency;
+  RealOutput y;
+  int64_t rows;
+  int64_t heads;
+  int64_t headSize;
+  bool inverse;
+};
+
+/// Softmax attention within each unit, never across units: the scores are scale <q, k> + bias.
+/// Queries of unit u are rows offsets[u] .. offsets[u + 1] of q [rows, heads * headSize] and y. Its keys are rows
+/// keyOffsets[u] .. keyOffsets[u + 1] of k, v [*, keyValueHeads * headSize] (cross attention, a cache of earlier keys);
+/// without keyOffsets they are those of offsets. heads % keyValueHeads == 0.
+/// Positions are counted from the end: query i of n is at key m - n + i of m. causal: it sees keys up to that one.
+/// bias [2 * span - 1, heads] optional: row clamp(key - query position, -(span - 1), span - 1) + span - 1 is added.
+/// A query that sees no key gives zeros and a logSumExp of -infinity. logSumExp [rows, heads] is kept for the backward
+/// pass.
 struct AttentionParams {
   RealInput q;
   RealInput k;
   RealInput v;
   Input<int32_t> offsets;
+  Input<int32_t> keyOffsets;
+  Input<float> bias;
   RealOutput y;
   Output<float> logSumExp;
   int64_t rows;
@@ -448,10 +489,12 @@ struct AttentionParams {
   int64_t heads;
   int64_t keyValueHeads;
   int64_t headSize;
+  int64_t span;
   float scale;
   bool causal;
 };
 
+/// dBias [units, 2 * span - 1, heads] optional, overwritten: each unit's own gradient of the bias.
 struct AttentionBackwardParams {
   RealInput dy;
   RealInput q;
@@ -460,14 +503,18 @@ struct AttentionBackwardParams {
   RealInput y;
   Input<float> logSumExp;
   Input<int32_t> offsets;
+  Input<int32_t> keyOffsets;
+  Input<float> bias;
   RealOutput dq;
   RealOutput dk;
   RealOutput dv;
+  Output<float> dBias;
   int64_t rows;
   int64_t units;
   int64_t heads;
   int64_t keyValueHeads;
   int64_t headSize;
+  int64_t span;
   float scale;
   bool causal;
 };
@@ -524,6 +571,18 @@ struct ScatterToSlotsParams {
   Input<int32_t> slotOf;
   Output<float> slots;
   int64_t count;
+};
+
+/// loads[u, e] = fraction of the choices of unit u's rows that chose expert e; 0 for an empty unit. expert [rows, k],
+/// loads [units, experts].
+struct UnitLoadsParams {
+  Input<int32_t> expert;
+  Input<int32_t> offsets;
+  Output<float> loads;
+  int64_t rows;
+  int64_t units;
+  int64_t experts;
+  int64_t k;
 };
 
 /// Per-unit balance and z losses. loss[u] = balance * E * sum_e (f_e(u) / k) P_e(u) + z * mean_r logsumexp(logits_r)^2,

@@ -26,6 +26,7 @@ float call(k::vf (*function)(k::vf), float x) { return function(k::broadcast(x))
 k::vf vectorExp(k::vf x) { return k::exp(x); }
 k::vf vectorLog(k::vf x) { return k::logPositive(x); }
 k::vf vectorErf(k::vf x) { return k::erf(x); }
+k::vf vectorTanh(k::vf x) { return k::tanh(x); }
 k::vf vectorSigmoid(k::vf x) { return k::sigmoid(x); }
 
 void holdTo(double maxUlp, const char* name, k::vf (*function)(k::vf), double (*reference)(double), double low,
@@ -59,6 +60,8 @@ CONFORMANCE_TEST(mathAccuracy) {
   holdTo(1.5, "log", vectorLog, std::log, 1, 1e6);
   holdTo(2.5, "erf", vectorErf, std::erf, -1.1, 1.1);
   holdTo(2.5, "erf", vectorErf, std::erf, -5, 5);
+  holdTo(2, "tanh", vectorTanh, std::tanh, -0.7, 0.7);
+  holdTo(2, "tanh", vectorTanh, std::tanh, -12, 12);
   holdTo(3.0, "sigmoid", vectorSigmoid, sigmoid, -20, 20);
 }
 
@@ -75,6 +78,8 @@ CONFORMANCE_TEST(mathSpecialValues) {
   expect(call(vectorLog, 1) == 0, "log(1)");
   expect(call(vectorErf, inf) == 1 && call(vectorErf, -1e30f) == -1 && call(vectorErf, 0) == 0, "erf");
   expect(std::isnan(call(vectorErf, NAN)), "erf(NaN)");
+  expect(call(vectorTanh, inf) == 1 && call(vectorTanh, -1e30f) == -1 && call(vectorTanh, 0) == 0, "tanh");
+  expect(std::isnan(call(vectorTanh, NAN)), "tanh(NaN)");
   expect(call(vectorSigmoid, 1e30f) == 1 && call(vectorSigmoid, -1e30f) == 0, "sigmoid");
   for (float tiny : {1e-45f, 1e-30f, -1e-20f}) {
     expect(std::abs(call(vectorErf, tiny) - 1.128379f * tiny) <= 1e-6f * std::abs(tiny) + 2e-45f,

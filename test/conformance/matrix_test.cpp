@@ -43,7 +43,7 @@ Product randomProduct(Random& random, const std::vector<int32_t>& offsets, int64
                   option(3),
                   option(4),
                   option(5),
-                  static_cast<Activation>(options % 5),
+                  static_cast<Activation>(options % 6),
                   offsets,
                   rows,
                   {},
@@ -99,6 +99,8 @@ double activate(Activation kind, double x) {
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
     case Activation::silu:
       return x / (1 + std::exp(-x));
+    case Activation::tanh:
+      return std::tanh(x);
   }
   return NAN;
 }

@@ -162,6 +162,47 @@ CONFORMANCE_TEST(routingPlan) {
   }
 }
 
+CONFORMANCE_TEST(routingPlanOfManyPairs) {
+  // More segments than a tile of any scan holds, long units beside empty ones, and rows that belong to no unit.
+  for (const int64_t capacity : {0, 3}) {
+    Random random(3);
+    const int64_t experts = 24, k = 2;
+    std::vector<int32_t> lengths(context.sized(400, 200), 3);
+    for (size_t u = 0; u < lengths.size(); u += 7) lengths[u] = 0;
+    lengths[5] = 700;
+    const auto offsets = offsetsOf(lengths);
+    const auto units = static_cast<int64_t>(lengths.size());
+    const int64_t rows = offsets.back() + 9;
+    std::vector<int32_t> expert;
+    for (int64_t i = 0; i < rows * k; ++i)
+      expert.push_back(random.below(i % 3 == 0 ? 2 : static_cast<int32_t>(experts)));
+    const auto expertT = context.tensor(expert), offsetsT = context.tensor(offsets);
+    const auto segments = context.result<int32_t>(experts * units + 1), rowOfSlot = context.result<int32_t>(rows * k),
+               slotOf = context.result<int32_t>(rows * k);
+    context.backend().routingPlan({expertT, offsetsT, segments, rowOfSlot, slotOf, rows, units, experts, k, capacity});
+    std::vector<std::vector<int32_t>> pairs(static_cast<size_t>(experts * units));
+    for (int64_t u = 0; u < units; ++u) {
+      for (int64_t i = offsets[static_cast<size_t>(u)] * k; i < offsets[static_cast<size_t>(u) + 1] * k; ++i) {
+        auto& segment = pairs[static_cast<size_t>(expert[static_cast<size_t>(i)] * units + u)];
+        if (capacity == 0 || static_cast<int64_t>(segment.size()) < capacity)
+          segment.push_back(static_cast<int32_t>(i));
+      }
+    }
+    std::vector<int32_t> wantSegments = {0}, wantRows, wantSlots(static_cast<size_t>(rows * k), -1);
+    for (const auto& segment : pairs) {
+      for (const int32_t pair : segment) {
+        wantSlots[static_cast<size_t>(pair)] = static_cast<int32_t>(wantRows.size());
+        wantRows.push_back(pair / static_cast<int32_t>(k));
+      }
+      wantSegments.push_back(static_cast<int32_t>(wantRows.size()));
+    }
+    wantRows.resize(static_cast<size_t>(rows * k), -1);
+    expectSame(segments.values(), wantSegments, "segmentOffsets");
+    expectSame(rowOfSlot.values(), wantRows, "rowOfSlot");
+    expectSame(slotOf.values(), wantSlots, "slotOf");
+  }
+}
+
 CONFORMANCE_TEST(routerLoss) {
   for (const auto& lengths : unitLengths()) {
     for (const auto [experts, k] : kChoices) {
@@ -260,6 +301,48 @@ CONFORMANCE_TEST(routerLossOfAUnitIsItsOwn) {
   }
 }
 
+CONFORMANCE_TEST(unitLoads) {
+  for (const auto [experts, k] : kChoices) {
+    for (const auto& lengths : unitLengths()) {
+      Random random(static_cast<uint64_t>(experts));
+      const auto offsets = offsetsOf(lengths);
+      const int64_t rows = offsets.back(), units = static_cast<int64_t>(lengths.size());
+      std::vector<int32_t> expert;
+      for (int64_t i = 0; i < rows * k; ++i) expert.push_back(random.below(static_cast<int32_t>(experts)));
+      std::vector<double> want(static_cast<size_t>(units * experts));
+      for (size_t u = 0; u < lengths.size(); ++u) {
+        for (int64_t i = offsets[u] * k; i < offsets[u + 1] * k; ++i) {
+          const auto at = u * static_cast<size_t>(experts) + static_cast<size_t>(expert[static_cast<size_t>(i)]);
+          want[at] += 1.0 / static_cast<double>(lengths[u] * k);
+        }
+      }
+      const auto expertT = context.tensor(expert), offsetsT = context.tensor(offsets);
+      const auto loads = context.result<float>(units * experts);
+      context.backend().unitLoads({expertT, offsetsT, loads, rows, units, experts, k});
+      const auto name = label(describe(lengths, experts), ", k ", k);
+      expectNear(loads.values(), want, 1e-6, 0, "loads, " + name);
+      context.sameInEveryRun("loads, " + name, loads.values());
+    }
+  }
+}
+
+CONFORMANCE_TEST(routingRefusesWrongOffsets) {
+  auto& backend = context.backend();
+  const auto four = context.result<float>(4), one = context.result<float>(1);
+  const auto choices = context.tensor(std::vector<int32_t>{0, 1});
+  const auto out2 = context.result<int32_t>(2), out3 = context.result<int32_t>(3);
+  for (const auto& wrong : {std::vector<int32_t>{0, 3}, {1, 0}, {-1, 2}}) {
+    const auto offsets = context.tensor(wrong);
+    const auto refused = [&](const std::function<void()>& call, const char* op) {
+      expectError("INVALID_ARGUMENT", call, op);
+    };
+    refused([&] { backend.routingPlan({choices, offsets, out3, out2, out2, 2, 1, 2, 1, 0}); }, "routingPlan");
+    refused([&] { backend.routerLoss({four, four, choices, offsets, one, {}, 2, 1, 2, 1, 1, 0}); }, "routerLoss");
+    refused([&] { backend.routerLossBackward({one, four, choices, offsets, four, four, 2, 1, 2, 1, 1, 0}); },
+            "backward");
+  }
+}
+
 CONFORMANCE_TEST(routingRefuses) {
   auto& backend = context.backend();
   const auto four = context.result<float>(4), two = context.result<float>(2), one = context.result<float>(1);
@@ -287,6 +370,8 @@ CONFORMANCE_TEST(routingRefuses) {
   expectError(
       "INVALID_ARGUMENT", [&] { backend.routingPlan({choices, offsets, out3, out2, out2, 2, 1, 2, 1, -1}); },
       "capacity");
+  expectError("INVALID_ARGUMENT", [&] { backend.unitLoads({wrong, offsets, two, 2, 1, 2, 1}); }, "expert");
+  expectError("SHAPE_MISMATCH", [&] { backend.unitLoads({choices, offsets, four, 2, 1, 2, 1}); }, "loads");
   expectError("INVALID_ARGUMENT", [&] { backend.scatterToSlots({two, wrong, two, 2}); }, "a slot out of range");
 }
 

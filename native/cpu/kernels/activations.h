@@ -25,6 +25,7 @@ DP_MOE_INLINE vf activate(vf x) {
     return x * sigmoid(x * fma(boundedSquare(x), broadcast(0.0713548163f), broadcast(1.59576912f)));
   }
   if constexpr (kind == Activation::silu) return x * sigmoid(x);
+  if constexpr (kind == Activation::tanh) return tanh(x);
   return x;
 }
 
@@ -48,6 +49,11 @@ DP_MOE_INLINE Differential differentiate(vf x) {
     const vf s = sigmoid(x);
     return {x * s, s * fma(x, 1.0f - s, broadcast(1.0f))};
   }
+  if constexpr (kind == Activation::tanh) {
+    const vf e = exp(abs(x) * -2.0f);
+    const vf sum = e + 1.0f;
+    return {tanh(x), e * 4.0f / (sum * sum)};
+  }
   return {x, broadcast(1.0f)};
 }
 
@@ -63,6 +69,8 @@ DP_MOE_INLINE void withActivation(Activation kind, F&& f) {
       return f.template operator()<Activation::geluTanh>();
     case Activation::silu:
       return f.template operator()<Activation::silu>();
+    case Activation::tanh:
+      return f.template operator()<Activation::tanh>();
     case Activation::none:
       return f.template operator()<Activation::none>();
   }

@@ -29,6 +29,23 @@ void multiply(const MultiplyParams& p, int64_t begin, int64_t end) {
   });
 }
 
+void clamp(const ClampParams& p, int64_t begin, int64_t end) {
+  forVectors(end - begin, [&]<bool full>(int64_t i, int64_t n) {
+    // The bound comes first: min and max return their second operand where one is NaN.
+    const vf raised = max(broadcast(p.low), read<full>(p.x.data + begin + i, n));
+    write<full>(p.y.data + begin + i, min(broadcast(p.high), raised), n);
+  });
+}
+
+void clampBackward(const ClampBackwardParams& p, int64_t begin, int64_t end) {
+  forVectors(end - begin, [&]<bool full>(int64_t i, int64_t n) {
+    const vf x = read<full>(p.x.data + begin + i, n);
+    const vi outside = (x < p.low) | (x > p.high);
+    const vf dx = select(outside, vf{}, read<full>(p.dy.data + begin + i, n));
+    write<full>(p.dx.data + begin + i, select(isNan(x), x, dx), n);
+  });
+}
+
 void activation(const ActivationParams& p, int64_t begin, int64_t end) {
   withActivation(p.activation, [&]<Activation kind>() {
     forVectors(end - begin, [&]<bool full>(int64_t i, int64_t n) {
@@ -87,17 +104,36 @@ void rowDot(const RowDotParams& p, int64_t begin, int64_t end) {
   }
 }
 
+void rotateRow(const RotaryEmbeddingParams& p, int64_t row, const float* cosine, const float* sine) {
+  const int64_t half = p.headSize / 2;
+  const float sign = p.inverse ? -1.0f : 1.0f;
+  for (int64_t head = 0; head < p.heads; ++head) {
+    const int64_t at = (row * p.heads + head) * p.headSize;
+    forVectors(half, [&]<bool full>(int64_t c, int64_t n) {
+      const vf lower = read<full>(p.x.data + at + c, n);
+      const vf upper = read<full>(p.x.data + at + half + c, n);
+      const vf cos = read<full>(cosine + c, n);
+      const vf sin = read<full>(sine + c, n) * sign;
+      write<full>(p.y.data + at + c, fnma(upper, sin, lower * cos), n);
+      write<full>(p.y.data + at + half + c, fma(lower, sin, upper * cos), n);
+    });
+  }
+}
+
 }  // namespace
 
 extern const ElementwiseKernels elementwiseKernels;
 const ElementwiseKernels elementwiseKernels = {
     .add = add,
     .multiply = multiply,
+    .clamp = clamp,
+    .clampBackward = clampBackward,
     .activation = activation,
     .activationBackward = activationBackward,
     .gatedActivation = gatedActivation,
     .gatedActivationBackward = gatedActivationBackward,
     .rowDot = rowDot,
+    .rotateRow = rotateRow,
 };
 
 }  // namespace dp_moe::DP_MOE_ISA

@@ -49,5 +49,6 @@ DP_MOE_INLINE V interleaveUpper(V a, V b) {
 }
 
 DP_MOE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+DP_MOE_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace dp_moe::DP_MOE_ISA

@@ -78,6 +78,22 @@ DP_MOE_INLINE vf erf(vf x) {
   return select(a < 1.0f, small, large);
 }
 
+/// tanh: a polynomial up to 0.625, from there (1 - e) / (1 + e) with e = exp(-2 |x|).
+DP_MOE_INLINE vf tanh(vf x) {
+  const vf a = abs(x);
+  const vf z = x * x;
+  vf p = broadcast(0.00229280721f);
+  p = fma(p, z, broadcast(-0.00834400021f));
+  p = fma(p, z, broadcast(0.021768935f));
+  p = fma(p, z, broadcast(-0.0539592616f));
+  p = fma(p, z, broadcast(0.133333042f));
+  p = fma(p, z, broadcast(-0.333333343f));
+  const vf small = fma(x * z, p, x);
+  const vf e = exp(a * -2.0f);
+  const vf large = copySign((1.0f - e) / (e + 1.0f), x);
+  return select(a < 0.625f, small, large);
+}
+
 DP_MOE_INLINE vf sigmoid(vf x) { return 1.0f / (exp(-x) + 1.0f); }
 
 }  // namespace dp_moe::DP_MOE_ISA
