@@ -212,7 +212,7 @@ export class Device implements Disposable {
   #operand(op: string, name: string, kind: FieldKind, value: Tensor | undefined): number {
     if (value === undefined) {
       if (kind.endsWith('?')) return 0
-      throw new DpMoeError('INVALID_ARGUMENT', `${op}: expected ${kind} for ${name}, got undefined`)
+      throw new DpMoeError('INVALID_ARGUMENT', `${op}: expected ${expected(kind)} for ${name}, got undefined`)
     }
     if (value.device !== this) throw new DpMoeError('INVALID_ARGUMENT', `${op}: ${name} is on another device`)
     if (value.disposed) throw new DpMoeError('DISPOSED', `${op}: ${name} (${value}) was used after it was disposed`)
@@ -226,6 +226,10 @@ export class Device implements Disposable {
 
 function accepts(kind: FieldKind, dtype: DType): boolean {
   return dtypesOfKind(kind).split(' or ').includes(dtype)
+}
+
+function expected(kind: FieldKind): string {
+  return kind.startsWith('input') || kind.startsWith('output') ? `a tensor of ${dtypesOfKind(kind)}` : kind
 }
 
 function dtypesOfKind(kind: FieldKind): string {

@@ -31,8 +31,20 @@ t.test('threads default to DP_MOE_THREADS, and a wrong number is refused', async
 })
 
 t.test('a backend that is not there is a typed error with the reason', async (t) => {
-  t.throws(() => Device.open('cuda'), { name: 'DpMoeError', code: 'BACKEND_UNAVAILABLE', message: /CUDA/ })
-  t.throws(() => Device.open('tpu' as 'cpu'), { code: 'BACKEND_UNAVAILABLE', message: /got 'tpu'/ })
+  for (const name of ['tpu', 'cuda:', 'cuda:x', 'cuda:-1', 'cuda:0 ', 'cuda0', 'CUDA', 'cuda:12345']) {
+    const message = `Expected a device named 'cpu', 'cuda' or 'cuda:0', got '${name}'`
+    t.throws(() => Device.open(name as 'cpu'), { name: 'DpMoeError', code: 'BACKEND_UNAVAILABLE', message })
+  }
+})
+
+t.test('activations on the CPU are float32', async (t) => {
+  using device = Device.open('cpu', { precision: 'float32' })
+  t.equal(device.info.precision, 'float32')
+  t.throws(() => Device.open('cpu', { precision: 'bfloat16' }), { code: 'INVALID_ARGUMENT', message: /CUDA device/ })
+  t.throws(() => Device.open('cpu', { precision: 'float16' as 'float32' }), {
+    code: 'INVALID_ARGUMENT',
+    message: /float32 or bfloat16 for precision, got 'float16'/,
+  })
 })
 
 t.test('values go in and come out', async (t) => {
@@ -116,11 +128,14 @@ t.test('wrong calls throw where they are made and name the op and the operand', 
   const y = device.empty([1])
   const run = (operands: Record<string, unknown>) => () =>
     device.run('add', { a: x, y, size: 1, alpha: 1, beta: 0, ...operands } as never)
-  t.throws(run({ a: undefined }), { code: 'INVALID_ARGUMENT', message: 'add: expected input for a, got undefined' })
+  t.throws(run({ a: undefined }), {
+    code: 'INVALID_ARGUMENT',
+    message: 'add: expected a tensor of float32 or bfloat16 for a, got undefined',
+  })
   t.throws(run({ a: other.tensor([1]) }), { code: 'INVALID_ARGUMENT', message: /add: a is on another device/ })
   t.throws(run({ y: device.empty([1], { dtype: 'int32' }) }), {
     code: 'SHAPE_MISMATCH',
-    message: /add: expected float32 for y, got int32 tensor \[1\]/,
+    message: /add: expected float32 or bfloat16 for y, got int32 tensor \[1\]/,
   })
   t.throws(run({ size: 0.5 }), { code: 'INVALID_ARGUMENT', message: /add: argument 3: expected an integer/ })
   t.throws(run({ size: 'x' }), { code: 'INVALID_ARGUMENT' })
