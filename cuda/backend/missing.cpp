@@ -15,16 +15,11 @@ namespace {
 
 }  // namespace
 
-void CudaBackend::embeddingGradientNorms(const EmbeddingGradientNormsParams&) { missing("embeddingGradientNorms"); }
-void CudaBackend::embeddingGradient(const EmbeddingGradientParams&) { missing("embeddingGradient"); }
-void CudaBackend::tiedEmbeddingNorms(const TiedEmbeddingNormsParams&) { missing("tiedEmbeddingNorms"); }
 void CudaBackend::layerNorm(const LayerNormParams&) { missing("layerNorm"); }
 void CudaBackend::layerNormBackward(const LayerNormBackwardParams&) { missing("layerNormBackward"); }
 void CudaBackend::rmsNorm(const RmsNormParams&) { missing("rmsNorm"); }
 void CudaBackend::rmsNormBackward(const RmsNormBackwardParams&) { missing("rmsNormBackward"); }
 void CudaBackend::rotaryEmbedding(const RotaryEmbeddingParams&) { missing("rotaryEmbedding"); }
-void CudaBackend::attention(const AttentionParams&) { missing("attention"); }
-void CudaBackend::attentionBackward(const AttentionBackwardParams&) { missing("attentionBackward"); }
 void CudaBackend::crossEntropy(const CrossEntropyParams&) { missing("crossEntropy"); }
 void CudaBackend::crossEntropyBackward(const CrossEntropyBackwardParams&) { missing("crossEntropyBackward"); }
 void CudaBackend::softmax(const SoftmaxParams&) { missing("softmax"); }
