@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'FILE_EXISTS'
   | 'FILE_ACCESS' // permission, read-only folder
   | 'DISK_FULL'
+  | 'NETWORK' // the hub cannot be reached, or a download broke off
   | 'DATA_FORMAT' // a data file that cannot be read as what it claims to be
   | 'MODEL_FORMAT' // a config.json or safetensors file that is damaged or foreign
   | 'LEDGER_DAMAGED'

@@ -22,6 +22,7 @@ export {
   type TypedArray,
 } from './engine/index.js'
 export { DpMoeError, type ErrorCode, OutOfRangeError } from './errors.js'
+export { downloadModel, type HubOptions, type HubProgress, isHubName, modelFolder } from './hub/index.js'
 export * as models from './models/index.js'
 export {
   type AccumulateOptions,

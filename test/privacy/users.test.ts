@@ -11,7 +11,7 @@ import { readLedger } from '../../lib/privacy/ledger.js'
 import { train } from '../../lib/train/train.js'
 import { mails } from '../cli/support/mails.js'
 import { type Example, examples } from '../support/models.js'
-import { type Subject, squaredNormsByParameter } from '../support/sites.js'
+import { type Subject, squaredNormsByParameter, stepRandom } from '../support/sites.js'
 import { ledgerOf, tinyRun } from '../train/support/runs.js'
 
 const device = Device.open('cpu', { threads: 2 })
@@ -55,7 +55,8 @@ for (const [name, config] of Object.entries(configs)) {
     const module = createClassifier(device, parseClassifierConfig(config, name), 3)
     const loss = module.loss.bind(module)
     const subject: Subject<User, TextBatch> = { device, module, loss, batch: (users) => batchOf(device, users) }
-    const norms = await squaredNormsByParameter(subject, users)
+    const random = stepRandom(device)
+    const norms = await squaredNormsByParameter(subject, users, random)
     for (const [index, user] of users.entries()) {
       const gradients = await meanGradient(user)
       for (const [parameter, values] of norms) {
@@ -65,7 +66,7 @@ for (const [name, config] of Object.entries(configs)) {
       }
     }
     const others = [examples([40, 2, 9], undefined, 9), users[1]!, examples([1], undefined, 5)]
-    const moved = await squaredNormsByParameter(subject, others)
+    const moved = await squaredNormsByParameter(subject, others, random)
     for (const [parameter, values] of norms) {
       t.equal(moved.get(parameter)![1], values[1], `${parameter}: the same bits whoever else is in the batch`)
     }

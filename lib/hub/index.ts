@@ -1,0 +1,1 @@
+export { downloadModel, type HubOptions, type HubProgress, isHubName, modelFolder } from './download.js'
