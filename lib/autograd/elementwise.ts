@@ -40,6 +40,21 @@ export function multiply(tape: Tape, a: Tensor, b: Tensor): Tensor {
   return y
 }
 
+/** x, no smaller than low and no larger than high. */
+export function clamp(tape: Tape, x: Tensor, low: number, high: number): Tensor {
+  if (!(low <= high)) throw new OutOfRangeError('clamp low', `a number <= ${high}`, low)
+  const { device } = tape
+  const like = { layout: layoutOf(x), dtype: x.dtype }
+  const y = device.empty(x.shape, like)
+  device.run('clamp', { x, y, size: x.size, low, high })
+  tape.record([y], [x], [], ([dy]) => {
+    const dx = device.empty(x.shape, like)
+    device.run('clampBackward', { dy: dy!, x, dx, size: x.size, low, high })
+    tape.addGradient(x, dx)
+  })
+  return y
+}
+
 /** What random ops of one step are keyed by: never the batch, so a unit's draws do not depend on the others. */
 export interface StepRandom {
   /** ChaCha20 key, int32 [8]. */

@@ -97,6 +97,34 @@ export class UnitLayout {
     return this.#perSequence
   }
 
+  /** First sequence of each unit, and the number of sequences, [units + 1]. */
+  get unitSequences(): Int32Array {
+    return this.#sequences?.unitOffsets ?? Int32Array.from({ length: this.units + 1 }, (_, unit) => unit)
+  }
+
+  /**
+   * Other rows of the same units, sequence by sequence: what a decoder writes beside what its encoder reads. Sequence s has
+   * rows `offsets[s]` to `offsets[s + 1]`. Both have one layout for tensors with one row per unit or sequence.
+   */
+  beside(offsets: Int32Array, name: string): UnitLayout {
+    if (offsets.length !== this.sequenceCount + 1) {
+      const got = offsets.length - 1
+      throw new DpMoeError('SHAPE_MISMATCH', `Expected ${this.sequenceCount} sequences for ${name}, got ${got}`)
+    }
+    const unitOffsets = this.#sequences?.unitOffsets
+    const rows = unitOffsets ? unitOffsets.map((sequence) => offsets[sequence]!) : offsets
+    const sequences = unitOffsets && { offsets, unitOffsets }
+    const other = new UnitLayout(this.device, rows, this.ids, name, { unitIds: this.unitIds, sequences })
+    other.#perUnit = this.perUnit
+    other.#perSequence = this.perSequence
+    return other
+  }
+
+  /** Whether `other` has rows of the same units, sequence by sequence: this layout, or one made by `beside`. */
+  pairedWith(other: UnitLayout): boolean {
+    return this === other || (this.perUnit === other.perUnit && this.perSequence === other.perSequence)
+  }
+
   /** The rows as segments of a layer every row goes through. */
   get segments(): Segments {
     return { offsets: this.offsetsTensor, segments: this.units, units: this.units, lengths: this.#lengths(), fanOut: 1 }

@@ -6,8 +6,12 @@ import type { Parameter } from './parameter.js'
 import { fromSlots, gateInSlots, toSlots } from './routing.js'
 import type { Tape } from './tape.js'
 
-/** Weights of a group of two-layer experts: up [experts, intermediate, hidden], down [experts, hidden, intermediate]. */
+/**
+ * Weights of a group of experts: up [experts, intermediate, hidden], down [experts, hidden, intermediate], and for gated
+ * ones (SwiGLU with silu) gate as up.
+ */
 export interface ExpertParameters {
+  readonly gate?: Parameter | undefined
   readonly up: Parameter
   readonly upBias?: Parameter
   readonly down: Parameter
@@ -15,7 +19,8 @@ export interface ExpertParameters {
 }
 
 /**
- * out[r] = sum over the row's choices of gate * (down_e activation(up_e x[r])): x [rows, hidden] -> [rows, hidden].
+ * out[r] = sum over the row's choices of gate * (down_e a), a = activation(up_e x[r]) or activation(gate_e x[r]) * up_e x[r]:
+ * x [rows, hidden] -> [rows, hidden].
  * Expert outputs are not kept: d gate = <dOut down, A> + <dOut, downBias>, A after the activation (DESIGN section 3).
  */
 export function mixture(
@@ -23,7 +28,7 @@ export function mixture(
   x: Tensor,
   gate: Tensor,
   plan: RoutedLayout,
-  { up, upBias, down, downBias }: ExpertParameters,
+  { gate: gateProjection, up, upBias, down, downBias }: ExpertParameters,
   activation: Activation,
 ): Tensor {
   const { device } = tape
@@ -34,15 +39,16 @@ export function mixture(
       `mixture: ${describe(x)} and gate ${describe(gate)} must be the rows that were routed`,
     )
   }
-  for (const weight of [up, upBias, down, downBias]) {
+  for (const weight of [gateProjection, up, upBias, down, downBias]) {
     if (weight) requireShared('mixture', 'an expert', weight.tensor)
   }
   const experts = plan.experts
   const [, intermediate, hidden] = up.shape as [number, number, number]
-  if (up.shape[0] !== experts || x.shape[1] !== hidden || down.shape[2] !== intermediate) {
+  const gateFits = gateProjection === undefined || `${gateProjection.shape}` === `${up.shape}`
+  if (!gateFits || up.shape[0] !== experts || x.shape[1] !== hidden || down.shape[2] !== intermediate) {
     throw new DpMoeError(
       'SHAPE_MISMATCH',
-      `mixture: expected up [${experts}, intermediate, ${x.shape[1]}] and down [${experts}, out, intermediate], got ` +
+      `mixture: expected up (and gate) [${experts}, intermediate, ${x.shape[1]}] and down [${experts}, out, intermediate], got ` +
         `[${up.shape.join(', ')}] and [${down.shape.join(', ')}]`,
     )
   }
@@ -50,23 +56,38 @@ export function mixture(
   const slots = plan.slots
   const groups = { groupOffsets: plan.segmentOffsets, groups: experts, groupStride: source.units, accumulate: false }
   const inSlots = { layout: plan, dtype: x.dtype }
-  const a = device.empty([slots, intermediate], inSlots)
-  const keepsArgument = activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
-  const argument = keepsArgument ? device.empty([slots, intermediate], inSlots) : undefined
-  device.run('matrixMultiply', {
-    x,
-    xRows: plan.rowOfSlot,
-    weight: up.as(x.dtype),
-    bias: upBias?.tensor,
-    y: a,
-    preActivation: argument,
+  const wide = () => device.empty([slots, intermediate], inSlots)
+  /** y = activation(W_e x + bias_e) of every slot. */
+  const project = (weight: Parameter, bias: Parameter | undefined, y: Tensor, then: Activation, argument?: Tensor) => {
+    device.run('matrixMultiply', {
+      x,
+      xRows: plan.rowOfSlot,
+      weight: weight.as(x.dtype),
+      bias: bias?.tensor,
+      y,
+      preActivation: argument,
+      rows: slots,
+      k: hidden,
+      n: intermediate,
+      ...groups,
+      transposed: true,
+      activation: activationCode(then),
+    })
+    return y
+  }
+  const a = wide()
+  const gated = gateProjection && {
+    gate: project(gateProjection, undefined, wide(), 'none'),
+    up: project(up, upBias, wide(), 'none'),
+    countOffsets: plan.segmentOffsets,
     rows: slots,
-    k: hidden,
-    n: intermediate,
-    ...groups,
-    transposed: true,
+    d: intermediate,
     activation: activationCode(activation),
-  })
+  }
+  const keepsArgument = !gated && activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
+  const argument = keepsArgument ? wide() : undefined
+  if (gated) device.run('gatedActivation', { ...gated, y: a })
+  else project(up, upBias, a, activation, argument)
   const y = device.empty([source.rows, out], { layout: source, dtype: x.dtype })
   const expertOutput = device.empty([slots, out], inSlots)
   device.run('matrixMultiply', {
@@ -93,9 +114,9 @@ export function mixture(
   })
   expertOutput[Symbol.dispose]()
 
-  tape.record([y], [x, gate], [up, upBias, down, downBias], ([dOut]) => {
+  tape.record([y], [x, gate], [gateProjection, up, upBias, down, downBias], ([dOut]) => {
     const gateOfSlot = gateInSlots(tape, gate, plan)
-    const dA = device.empty([slots, intermediate], inSlots)
+    const dA = wide()
     device.run('matrixMultiply', {
       x: dOut!,
       xRows: plan.rowOfSlot,
@@ -134,23 +155,40 @@ export function mixture(
       if (tape.trains(down)) tape.addSite({ kind: 'linear', parameter: down, dy, x: a, segments })
       if (tape.trains(downBias)) tape.addSite({ kind: 'bias', parameter: downBias, dy, segments })
     }
-    if (!tape.trains(up) && !tape.trains(upBias) && !tape.tracks(x)) return
-    const dUp = activationBackward(device, dA, argument ?? a, activation, plan, gateOfSlot)
+    if (!tape.trains(gateProjection) && !tape.trains(up) && !tape.trains(upBias) && !tape.tracks(x)) return
+    let dUp: Tensor
+    let dGateProjection: Tensor | undefined
+    if (gated) {
+      dUp = wide()
+      dGateProjection = wide()
+      device.run('gatedActivationBackward', { ...gated, dy: dA, rowScale: gateOfSlot, dGate: dGateProjection, dUp })
+      if (tape.trains(gateProjection)) {
+        const site = { parameter: gateProjection, dy: dGateProjection, x, xRows: plan.rowOfSlot, segments }
+        tape.addSite({ kind: 'linear', ...site })
+      }
+    } else {
+      dUp = activationBackward(device, dA, argument ?? a, activation, plan, gateOfSlot)
+    }
     if (tape.trains(up)) tape.addSite({ kind: 'linear', parameter: up, dy: dUp, x, xRows: plan.rowOfSlot, segments })
     if (tape.trains(upBias)) tape.addSite({ kind: 'bias', parameter: upBias, dy: dUp, segments })
     if (!tape.tracks(x)) return
     const dSlots = device.empty([slots, hidden], inSlots)
-    device.run('matrixMultiply', {
-      x: dUp,
-      weight: up.as(x.dtype),
-      y: dSlots,
-      rows: slots,
-      k: intermediate,
-      n: hidden,
-      ...groups,
-      transposed: false,
-      activation: activationCode('none'),
-    })
+    const projectBack = (dy: Tensor, weight: Parameter, accumulate: boolean) => {
+      device.run('matrixMultiply', {
+        x: dy,
+        weight: weight.as(x.dtype),
+        y: dSlots,
+        rows: slots,
+        k: intermediate,
+        n: hidden,
+        ...groups,
+        accumulate,
+        transposed: false,
+        activation: activationCode('none'),
+      })
+    }
+    projectBack(dUp, up, false)
+    if (dGateProjection) projectBack(dGateProjection, gateProjection!, true)
     const dx = device.empty(x.shape, { layout: source, dtype: x.dtype })
     device.run('combineRows', {
       x: dSlots,

@@ -47,25 +47,29 @@ export function layerNorm(
   return y
 }
 
-/** RMS norm over the last dimension: x [rows, d], weight [d] (arXiv 1910.07467). */
-export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6): Tensor {
+/**
+ * RMS norm (arXiv 1910.07467) over the last dimension, or over each of `heads` equal parts of it: x [rows, heads * d],
+ * weight [d].
+ */
+export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6, heads = 1): Tensor {
   const { device } = tape
-  const [rows, d] = rowsOf('rmsNorm', x, weight)
+  const [rows, d] = rowsOf('rmsNorm', x, weight, heads)
   const layout = layoutOf(x)
   const like = { layout, dtype: x.dtype }
-  const y = device.empty([rows, d], like)
+  const y = device.empty(x.shape, like)
   const rstd = device.empty([rows])
   device.run('rmsNorm', { x, weight: weight.tensor, y, rstd, rows, d, epsilon })
   tape.record([y], [x], [weight], ([dy]) => {
     const units = requireUnits('rmsNorm', x)
-    const dx = device.empty([rows, d], like)
+    const dx = device.empty(x.shape, like)
+    const offsets = units.offsets.map((row) => row * heads)
     const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
     device.run('rmsNormBackward', {
       dy: dy!,
       x,
       weight: weight.tensor,
       rstd,
-      segmentOffsets: units.offsetsTensor,
+      segmentOffsets: heads === 1 ? units.offsetsTensor : device.tensor(offsets, [offsets.length], 'int32'),
       dx,
       dWeight,
       rows,
@@ -78,14 +82,16 @@ export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6
   return y
 }
 
-function rowsOf(operation: string, x: Tensor, weight: Parameter): readonly [number, number] {
+/** How many vectors of the weight's size x holds, and that size. */
+function rowsOf(operation: string, x: Tensor, weight: Parameter, heads = 1): readonly [number, number] {
   requireShared(operation, 'the weight', weight.tensor)
-  const [rows, d] = x.shape
-  if (x.shape.length !== 2 || weight.size !== d) {
+  const [rows, columns] = x.shape
+  if (x.shape.length !== 2 || weight.size * heads !== columns) {
+    const width = heads === 1 ? 'd' : `${heads} * d`
     throw new DpMoeError(
       'SHAPE_MISMATCH',
-      `${operation}: expected x [rows, d] and weight [d], got ${describe(x)} and weight [${weight.shape.join(', ')}]`,
+      `${operation}: expected x [rows, ${width}] and weight [d], got ${describe(x)} and weight [${weight.shape.join(', ')}]`,
     )
   }
-  return [rows!, d!]
+  return [rows! * heads, weight.size]
 }

@@ -1,9 +1,8 @@
-import { type Activation, gatedActivate } from '../autograd/activation.js'
+import type { Activation } from '../autograd/activation.js'
 import { add, jitter } from '../autograd/elementwise.js'
-import { linear } from '../autograd/linear.js'
 import { mixture } from '../autograd/mixture.js'
 import type { Parameter } from '../autograd/parameter.js'
-import { combine, type Routing, route, routerLoss } from '../autograd/routing.js'
+import { type Routing, route, routerLoss } from '../autograd/routing.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
@@ -133,9 +132,7 @@ export class MixtureOfExperts extends Module {
     const { balanceLoss: balance, zLoss: z } = this.#config
     const wanted = loads !== undefined || (tape.sink !== undefined && (balance > 0 || z > 0))
     const loss = wanted ? routerLoss(tape, logits, routing, { balance, z, loads }) : undefined
-    const y = this.gate
-      ? this.#gated(x, routing, context)
-      : mixture(tape, x, routing.gate, routing.plan, this, activation)
+    const y = mixture(tape, x, routing.gate, routing.plan, this, activation)
     return { y, loss: balance > 0 || z > 0 ? loss : undefined, routing }
   }
 
@@ -149,13 +146,6 @@ export class MixtureOfExperts extends Module {
     if (!random)
       throw new DpMoeError('INVALID_ARGUMENT', 'Router jitter: expected context.random in training, got none')
     return jitter(tape, x, routerJitter, random, this.#layer)
-  }
-
-  #gated(x: Tensor, { gate, plan }: Routing, { tape }: ForwardContext): Tensor {
-    const routed = { routed: plan, operation: 'expert' }
-    const up = linear(tape, x, this.up, this.upBias, routed)
-    const hidden = gatedActivate(tape, linear(tape, x, this.gate!, undefined, routed), up, this.#config.activation)
-    return combine(tape, linear(tape, hidden, this.down, this.downBias, routed), gate, plan)
   }
 }
 

@@ -149,7 +149,7 @@ for (const [name, op] of Object.entries(ops)) {
 }
 
 t.test('gradients of activations', async (t) => {
-  for (const activation of ['none', 'relu', 'gelu', 'geluTanh', 'silu'] satisfies Activation[]) {
+  for (const activation of ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'] satisfies Activation[]) {
     const act = activations[activation]
     await checkLayer(
       t,

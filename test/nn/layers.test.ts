@@ -12,7 +12,7 @@ import { perturb } from '../support/token-model.js'
 const device = Device.open('cpu', { threads: 2 })
 t.teardown(() => device[Symbol.dispose]())
 
-const kinds: readonly Activation[] = ['none', 'relu', 'gelu', 'geluTanh', 'silu']
+const kinds: readonly Activation[] = ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh']
 
 t.test('Linear', async (t) => {
   for (const bias of [true, false]) {

@@ -59,7 +59,7 @@ for (const [name, config] of Object.entries(configs)) {
 }
 
 t.test('every activation of the fused layer', async (t) => {
-  for (const activation of ['none', 'relu', 'gelu', 'geluTanh', 'silu'] satisfies Activation[]) {
+  for (const activation of ['none', 'relu', 'gelu', 'geluTanh', 'silu', 'tanh'] satisfies Activation[]) {
     await checkLayer(t, activation, layerOf({ ...sizes, activation, expertsPerToken: 2 }))
   }
 })

@@ -12,6 +12,7 @@ export const activations = {
   gelu: (x: number) => (x * erfc(-x / Math.SQRT2)) / 2,
   geluTanh: (x: number) => (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   silu: (x: number) => x / (1 + Math.exp(-x)),
+  tanh: (x: number) => Math.tanh(x),
 }
 
 export type ActivationName = keyof typeof activations
