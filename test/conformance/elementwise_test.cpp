@@ -148,7 +148,7 @@ CONFORMANCE_TEST(activations) {
       for (const float value : x) expected.push_back(activate(kind, static_cast<double>(value)));
       // Where 1 + erf or 1 + tanh cancels, the error is that of a float near 1 times x.
       expectNear(y.floats(), expected, 6e-7 + storageError<T>, 4e-7, nameOf(kind));
-      context.sameInEveryRun(label(nameOf(kind), dtypeOf<T>), y.values());
+      context.sameInEveryRun(label(nameOf(kind), nameOf(dtypeOf<T>)), y.values());
 
       const auto nan = context.tensor<T>(std::vector<float>{1, NAN, 2}), out = context.result<T>(3);
       context.backend().activation({nan, out, 3, kind});
@@ -311,7 +311,7 @@ CONFORMANCE_TEST(rowDot) {
           expected[static_cast<size_t>(r)] = sum;
         }
         expectNear(y.values(), expected, 1e-5, 1e-5, "rowDot, d " + std::to_string(d));
-        context.sameInEveryRun(label("rowDot ", d, indexed, dtypeOf<T>), y.values());
+        context.sameInEveryRun(label("rowDot ", d, indexed, nameOf(dtypeOf<T>)), y.values());
       }
     }
   });
