@@ -18,6 +18,8 @@ class CudaProcessor final : public Processor {
   Backend& backend() override { return backend_; }
   Memory& memory() override { return memory_; }
   void finish() override { launcher_.check(); }
+  /// As the environment variable DP_MOE_CUDA_SYNC.
+  void checkEachLaunch(bool checked) { launcher_.checkEachLaunch(checked); }
 
   /// Bytes that tensors can still take.
   int64_t availableMemory() { return memory_.available(); }

@@ -44,6 +44,7 @@ class Launcher {
 
   /// Whether every launch is followed by a check: then an op may check what costs a launch of its own, too.
   bool checked() const { return checked_; }
+  void checkEachLaunch(bool checked) { checked_ = checked; }
   /// Waits for everything launched so far and throws what failed or was reported.
   void check();
 

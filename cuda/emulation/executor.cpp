@@ -29,8 +29,9 @@ std::string rangesOf(const std::vector<uint32_t>& threads) {
   for (size_t i = 0; i < threads.size();) {
     size_t end = i + 1;
     while (end < threads.size() && threads[end] == threads[end - 1] + 1) ++end;
-    text += (text.empty() ? "" : ", ") + std::to_string(threads[i]);
-    if (end > i + 1) text += "-" + std::to_string(threads[end - 1]);
+    if (!text.empty()) text += ", ";
+    text += std::to_string(threads[i]);
+    if (end > i + 1) text.append("-").append(std::to_string(threads[end - 1]));
     i = end;
   }
   return text;

@@ -24,6 +24,11 @@ std::string placeOf(const char* what, const Where& where);
 /// The kernel of this name, or null.
 const Kernel* findKernel(const std::string& name);
 
+/// What the smallest of the devices that kernels are built for has (compute capability 8.6, 8.9 and 12.0), in bytes a
+/// block: all of it, and that part that is static.
+constexpr size_t kMaxSharedMemory = 99 * 1024;
+constexpr size_t kMaxStaticSharedMemory = 48 * 1024;
+
 struct Grid {
   uint32_t x = 1, y = 1;
 };

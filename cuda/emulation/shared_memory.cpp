@@ -17,6 +17,13 @@ void* Executor::sharedMemory(const void* key, size_t bytes) {
     piece.used = true;
     return piece.bytes.get();
   }
+  size_t total = bytes;
+  for (const SharedPiece& piece : shared_) total += piece.size;
+  if (total > kMaxStaticSharedMemory || total + dynamic_.size > kMaxSharedMemory) {
+    throw Fault(std::to_string(total) + " bytes of static and " + std::to_string(dynamic_.size) +
+                " of dynamic shared memory; " + std::to_string(kMaxStaticSharedMemory) + " and " +
+                std::to_string(kMaxSharedMemory) + " in all is what every device has");
+  }
   shared_.push_back({key, bytes, std::make_unique<std::byte[]>(bytes), true});
   std::memset(shared_.back().bytes.get(), kPoison, bytes);
   return shared_.back().bytes.get();

@@ -1,5 +1,6 @@
 #include "harness.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -8,7 +9,6 @@ namespace dp_moe::conformance {
 
 namespace {
 
-constexpr int64_t kGuardBytes = 64;
 constexpr unsigned char kGuard = 0xa5;
 
 template <class T>
@@ -32,6 +32,8 @@ void compareNear(const std::vector<T>& actual, const std::vector<double>& expect
 }
 
 }  // namespace
+
+CheckedCall checkedCall = [](const std::function<void()>& call) { call(); };
 
 uint64_t Random::bits() {
   state_ += 0x9e3779b97f4a7c15;
@@ -58,19 +60,22 @@ std::vector<float> Random::normals(int64_t count, double scale) {
   return values;
 }
 
-Block::Block(Memory& memory, const void* initial, int64_t bytes)
-    : memory_(memory), address_(memory.reserve(bytes + kGuardBytes)), bytes_(bytes) {
+Block::Block(Memory& memory, int64_t guardBytes, const void* initial, int64_t bytes)
+    : memory_(memory),
+      address_(memory.reserve(std::max<int64_t>(1, bytes + guardBytes))),
+      bytes_(bytes),
+      guardBytes_(guardBytes) {
   if (address_ == nullptr) throw Failure("no memory for an operand");
-  std::vector<unsigned char> content(static_cast<size_t>(bytes + kGuardBytes), kGuard);
+  std::vector<unsigned char> content(static_cast<size_t>(bytes_ + guardBytes_), kGuard);
   if (bytes > 0) std::memcpy(content.data(), initial, static_cast<size_t>(bytes));
-  memory_.upload(address_, content.data(), bytes + kGuardBytes);
+  memory_.upload(address_, content.data(), bytes_ + guardBytes_);
 }
 
-Block::~Block() { memory_.release(address_, bytes_ + kGuardBytes); }
+Block::~Block() { memory_.release(address_, std::max<int64_t>(1, bytes_ + guardBytes_)); }
 
 void Block::read(void* to) const {
-  std::vector<unsigned char> content(static_cast<size_t>(bytes_ + kGuardBytes));
-  memory_.download(content.data(), address_, bytes_ + kGuardBytes);
+  std::vector<unsigned char> content(static_cast<size_t>(bytes_ + guardBytes_));
+  memory_.download(content.data(), address_, bytes_ + guardBytes_);
   for (auto i = static_cast<size_t>(bytes_); i < content.size(); ++i) {
     if (content[i] != kGuard) {
       throw Failure("byte " + std::to_string(static_cast<int64_t>(i) - bytes_) + " past an operand was overwritten");
@@ -111,7 +116,7 @@ void expectSameBits(const void* actual, const void* expected, size_t bytes, cons
 
 void expectError(const std::string& code, const std::function<void()>& call, const std::string& what) {
   try {
-    call();
+    checkedCall(call);
   } catch (const Error& error) {
     expect(error.code() == code, what + ": expected the error " + code + ", got " + error.code() + ": " + error.what());
     return;

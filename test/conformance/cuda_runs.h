@@ -1,0 +1,23 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "harness.h"
+
+namespace dp_moe::conformance {
+
+/// One run of the suite: what tests run on, and what is to be done after each.
+struct Run {
+  std::string name;
+  const Context& context;
+  std::function<void()> finish;   // throws what failed in the background
+  std::function<void()> recover;  // after a failed test: makes the backend usable again
+};
+
+/// Calls `suite` for a CUDA device, once for each schedule. With `emulated`, the device is the emulated one beside this
+/// program; else it is what the driver gives (or DP_MOE_CUDA_DRIVER), and the schedules are its own.
+void runOnCuda(bool emulated, const std::vector<int>& seeds, const std::function<void(const Run&)>& suite);
+
+}  // namespace dp_moe::conformance
