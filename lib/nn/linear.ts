@@ -1,7 +1,10 @@
+import { activate } from '../autograd/activation.js'
+import { add } from '../autograd/elementwise.js'
 import { type LinearOptions, linear } from '../autograd/linear.js'
 import type { Parameter } from '../autograd/parameter.js'
 import type { Tensor } from '../engine/tensor.js'
 import type { Initializer } from './initializer.js'
+import { LowRankAdapter, type LowRankConfig } from './low-rank-adapter.js'
 import { type ForwardContext, Module } from './module.js'
 
 export interface LinearConfig {
@@ -13,10 +16,11 @@ export interface LinearConfig {
   deviation?: number
 }
 
-/** y = x W' + b, W [outputSize, inputSize], b [outputSize]. */
+/** y = x W' + b, W [outputSize, inputSize], b [outputSize]; with an adapter W + scale B A in place of W. */
 export class Linear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
+  adapter: LowRankAdapter | undefined
 
   constructor(init: Initializer, { inputSize, outputSize, bias = true, deviation }: LinearConfig) {
     super()
@@ -25,7 +29,27 @@ export class Linear extends Module {
     this.bias = bias ? init.zeros([outputSize]) : undefined
   }
 
-  forward(x: Tensor, { tape }: ForwardContext, options?: LinearOptions): Tensor {
-    return linear(tape, x, this.weight, this.bias, options)
+  forward(x: Tensor, context: ForwardContext, options: LinearOptions = {}): Tensor {
+    const { tape } = context
+    if (!this.adapter) return linear(tape, x, this.weight, this.bias, options)
+    const { activation = 'none', ...plain } = options
+    const change = this.adapter.forward(x, context, options.outputType)
+    const y = add(tape, linear(tape, x, this.weight, this.bias, plain), change, 1, this.adapter.scale)
+    return activation === 'none' ? y : activate(tape, y, activation)
+  }
+
+  /** Puts an adapter on the weight and freezes the weight. */
+  adapt(init: Initializer, config: LowRankConfig): LowRankAdapter {
+    this.mergeAdapter()
+    this.weight.freeze()
+    this.adapter = new LowRankAdapter(init, this.weight.shape as [number, number], config)
+    return this.adapter
+  }
+
+  /** Writes the adapter, if there is one, into the weight and removes it. The outputs stay the same, to rounding. */
+  mergeAdapter(): void {
+    this.adapter?.mergeInto(this.weight)
+    this.adapter?.[Symbol.dispose]()
+    this.adapter = undefined
   }
 }

@@ -33,10 +33,16 @@ export abstract class Module {
 
   /** All modules inside, this one first. */
   *modules(): Generator<Module> {
-    yield this
-    for (const value of Object.values(this)) {
-      for (const child of Array.isArray(value) ? value : [value]) {
-        if (child instanceof Module) yield* child.modules()
+    for (const [, module] of this.namedModules()) yield module
+  }
+
+  /** All modules inside by full name, this one first under ''. */
+  *namedModules(prefix = ''): Generator<readonly [string, Module]> {
+    yield [prefix, this]
+    const below = (name: string) => (prefix === '' ? name : `${prefix}.${name}`)
+    for (const [field, value] of Object.entries(this)) {
+      for (const [index, child] of Array.isArray(value) ? value.entries() : [[undefined, value] as const]) {
+        if (child instanceof Module) yield* child.namedModules(below(index === undefined ? field : `${field}.${index}`))
       }
     }
   }

@@ -1,0 +1,71 @@
+import { DpMoeError } from '../errors.js'
+import type { Initializer } from './initializer.js'
+import { Linear } from './linear.js'
+import type { LowRankConfig } from './low-rank-adapter.js'
+import type { Module } from './module.js'
+
+/**
+ * Which parameters train.
+ * - `all`: every one.
+ * - `head`: the head only.
+ * - `bias`: biases and the head (BitFit, arXiv 2106.10199).
+ * - `lora`: low-rank adapters on linear layers, and the head (arXiv 2106.09685).
+ */
+export type TrainableChoice = 'all' | 'head' | 'bias' | 'lora'
+
+export interface TrainableOptions extends LowRankConfig {
+  /** Full names of the parameters of the head, which trains under every choice. Default: none. */
+  readonly head?: RegExp
+  /** Full names of the linear layers that get adapters. Default: all but routers and the head. */
+  readonly targets?: RegExp
+}
+
+const ROUTER = /(^|\.)(router|gate)$/
+
+/**
+ * Sets which parameters of a model train; clipping and noise see only those. Parameters that the model itself froze for
+ * good stay frozen under `all`.
+ *
+ * Guarantee. A frozen parameter takes no part in norms, noise or updates: what is released of it is its public first value.
+ *
+ * | choice | trains | adapters |
+ * |---|---|---|
+ * | all | what the model trains by itself | none |
+ * | head | the head | none |
+ * | bias | biases, the head | none |
+ * | lora | adapters, the head | on `targets` |
+ * | any choice that leaves nothing | INVALID_ARGUMENT | |
+ *
+ * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError for a rank above a matrix's smaller side
+ */
+export function setTrainable(
+  module: Module,
+  choice: TrainableChoice,
+  init: Initializer,
+  { head, targets, ...adapter }: TrainableOptions = {},
+): void {
+  if (choice !== 'all') {
+    for (const [name, parameter] of module.namedParameters()) {
+      const isBias = choice === 'bias' && /(^|\.)\w*bias$/i.test(name)
+      if (!isBias && !head?.test(name)) parameter.freeze()
+    }
+  }
+  if (choice === 'lora') {
+    for (const [name, layer] of module.namedModules()) {
+      if (!(layer instanceof Linear)) continue
+      const wanted = targets ? targets.test(name) : !ROUTER.test(name) && !head?.test(`${name}.weight`)
+      if (wanted) layer.adapt(init, adapter)
+    }
+    for (const [name, parameter] of module.namedParameters()) if (parameter.name === '') parameter.name = name
+  }
+  if (module.trainableParameters().length > 0) return
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    `Expected something to train under '${choice}', and every parameter is frozen`,
+  )
+}
+
+/** Writes every adapter into its weight: the model has plain weights again and computes the same. */
+export function mergeAdapters(module: Module): void {
+  for (const layer of module.modules()) if (layer instanceof Linear) layer.mergeAdapter()
+}

@@ -1,0 +1,135 @@
+import t from 'tap'
+import { Tape } from '../../lib/autograd/tape.js'
+import { Device } from '../../lib/engine/device.js'
+import { accumulateGradients, sumSink } from '../../lib/nn/accumulate.js'
+import { Initializer } from '../../lib/nn/initializer.js'
+import { Linear } from '../../lib/nn/linear.js'
+import { LowRankAdapter } from '../../lib/nn/low-rank-adapter.js'
+import { mergeAdapters, setTrainable } from '../../lib/nn/trainable.js'
+import { sgd } from '../../lib/optim/sgd.js'
+import { seedKey } from '../../lib/privacy/keys.js'
+import { PrivateOptimizer } from '../../lib/privacy/private-optimizer.js'
+import { checkLayer } from '../support/gradients.js'
+import { batchOf, examples, tinyModel } from '../support/models.js'
+import { affine } from '../support/reference-layers.js'
+import { squaredNormsByParameter, stepRandom } from '../support/sites.js'
+import { perturb } from '../support/token-model.js'
+
+const device = Device.open('cpu', { threads: 2 })
+t.teardown(() => device[Symbol.dispose]())
+
+const HEAD = /^head\./
+const units = examples([5, 9, 1, 17])
+
+t.test('a layer with an adapter', async (t) => {
+  const init = new Initializer(device, 1)
+  const module = new Linear(init, { inputSize: 7, outputSize: 5 })
+  const adapter = module.adapt(init, { rank: 3, alpha: 6 })
+  perturb(device, module, 0.3)
+  await checkLayer(t, 'W + 2 B A', {
+    device,
+    module,
+    inputSize: 7,
+    forward: (x, context) => ({ y: module.forward(x, context, { activation: 'relu' }) }),
+    reference: (x, get) => ({
+      y: x.map((row) => {
+        const change = affine(affine(row, get('adapter.a')), get('adapter.b'))
+        return affine(row, get('weight'), get('bias')).map((value, i) => Math.max(0, value + 2 * change[i]!))
+      }),
+    }),
+  })
+  t.same(
+    module.trainableParameters().map((parameter) => parameter.shape),
+    [[5], [3, 7], [5, 3]],
+  )
+  t.equal(module.adapter, adapter)
+})
+
+t.test('which parameters train', async (t) => {
+  const names = (choice: Parameters<typeof setTrainable>[1]) => {
+    const model = tinyModel(device)
+    setTrainable(model, choice, new Initializer(device, 3), { head: HEAD, rank: 2 })
+    return [...model.namedParameters()].filter(([, parameter]) => parameter.trainable).map(([name]) => name)
+  }
+  t.ok(names('all').length > 30)
+  t.same(names('head'), ['head.weight', 'head.bias'])
+  const biases = names('bias')
+  t.ok(biases.includes('layers.0.attention.query.bias') && biases.includes('head.weight'))
+  t.ok(biases.every((name) => /bias$/i.test(name) || name === 'head.weight'))
+  const adapted = names('lora')
+  t.ok(adapted.includes('layers.1.attention.value.adapter.b'))
+  t.ok(adapted.every((name) => /\.adapter\.[ab]$/.test(name) || HEAD.test(name)))
+  t.notOk(
+    adapted.some((name) => /router/.test(name)),
+    'the router is off',
+  )
+  t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })
+  for (const rank of [0, 1.5, 13]) {
+    t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { rank }), /rank/)
+  }
+  t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { alpha: Number.NaN }), /alpha/)
+})
+
+async function logits(model: ReturnType<typeof tinyModel>): Promise<Float32Array> {
+  return device.scope(() =>
+    model.logits(batchOf(device, units), { tape: new Tape(device), training: false }).data(),
+  ) as Promise<Float32Array>
+}
+
+const largestDifference = (a: Float32Array, b: Float32Array) =>
+  a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0)
+
+t.test('adapters start as nothing, train privately, and merge', async (t) => {
+  const model = tinyModel(device)
+  const before = await logits(model)
+  setTrainable(model, 'lora', new Initializer(device, 3), { head: /^none/, rank: 3 })
+  t.ok(largestDifference(await logits(model), before) < 1e-6, 'B is zero')
+  const frozen = [...model.namedParameters()].filter(([, parameter]) => !parameter.trainable)
+  const contents = await Promise.all(frozen.map(([, parameter]) => parameter.tensor.data()))
+
+  const optimizer = sgd(model.trainableParameters(), { learningRate: 1 })
+  const options = { optimizer, key: seedKey(1), noiseMultiplier: 0.1, maxGradNorm: 1, expectedBatchSize: 4 }
+  using training = new PrivateOptimizer(options)
+  for (let step = 0; step < 3; step++) await training.step(step, [() => batchOf(device, units)], model.loss.bind(model))
+  const after = await logits(model)
+  t.ok(largestDifference(after, before) > 1e-3)
+  for (const [i, [name, parameter]] of frozen.entries()) t.same(await parameter.tensor.data(), contents[i], name)
+
+  const parameters = model.parameters().length
+  mergeAdapters(model)
+  t.ok(largestDifference(await logits(model), after) < 1e-5, 'the same outputs from plain weights')
+  t.ok(model.parameters().length < parameters)
+  t.notOk([...model.namedParameters().keys()].some((name) => name.includes('adapter')))
+  mergeAdapters(model)
+})
+
+t.test("a unit's norm is that of its gradient with respect to what trains", async (t) => {
+  const model = tinyModel(device)
+  setTrainable(model, 'lora', new Initializer(device, 3), { head: HEAD, rank: 4 })
+  perturb(device, model, 0.1)
+  const loss = model.loss.bind(model)
+  const subject = {
+    device,
+    module: model,
+    loss,
+    batch: (some: readonly (typeof units)[number][]) => batchOf(device, some),
+  }
+  const norms = await squaredNormsByParameter(subject, units, stepRandom(device))
+  t.same(
+    [...norms.keys()].sort(),
+    model
+      .trainableParameters()
+      .map(({ name }) => name)
+      .sort(),
+  )
+  for (const [index, unit] of units.entries()) {
+    await accumulateGradients(device, [() => batchOf(device, [unit])], loss, sumSink)
+    for (const parameter of model.trainableParameters()) {
+      const gradient = (await parameter.gradient.data()) as Float32Array
+      const expected = gradient.reduce((sum, value) => sum + value * value, 0)
+      const got = norms.get(parameter.name)![index]!
+      t.ok(Math.abs(got - expected) <= 3e-3 * expected + 1e-9, `${parameter.name} of unit ${index}`)
+      parameter.gradient.fill(0)
+    }
+  }
+})
