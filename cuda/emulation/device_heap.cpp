@@ -55,7 +55,7 @@ void DeviceHeap::release(uint64_t address) {
 void* DeviceHeap::pin(size_t bytes) {
   auto memory = std::make_unique<std::byte[]>(bytes);
   void* address = memory.get();
-  pinned_.emplace(addressOf(memory), Block{std::move(memory), bytes, false});
+  pinned_.emplace(reinterpret_cast<uintptr_t>(address), Block{std::move(memory), bytes, false});
   return address;
 }
 
