@@ -4,6 +4,7 @@ import { HockeyStick } from './hockey-stick.js'
 import type { Cumulants } from './log-moment.js'
 import { GaussianLoss } from './loss-model.js'
 import { MixturePair } from './mixture-pair.js'
+import { Resolution } from './resolution.js'
 import { type CountedLattice, compose } from './self-convolution.js'
 import { type CountedLoss, TruncatedLoss } from './truncated-loss.js'
 import { TwoPointLoss } from './two-point-loss.js'
@@ -12,6 +13,12 @@ import { TwoPointLoss } from './two-point-loss.js'
 export interface Bracket {
   readonly lower: number
   readonly upper: number
+}
+
+/** The hockey-stick curves between which the true one lies. */
+interface Curves {
+  readonly upper: HockeyStick
+  readonly lower: HockeyStick
 }
 
 /** Part of delta that may be cut off as infinite loss, and that wrapped mass may add up to, as parts of the tolerance. */
@@ -24,8 +31,6 @@ const WIDE = 1000
 /** Standard deviations that a window spans, about. */
 const SPAN = 15
 const ATTEMPTS = 9
-/** Attempts that may bring little before the search ends with the bracket it has. */
-const STALLS = 2
 /** Mass per release and end that is cut off while delta is not yet known. */
 const UNSEEN = 1e-40
 /** Relative error of closed forms in float64. */
@@ -80,17 +85,11 @@ export class Composition {
     const target = -Math.log(left)
     let theta = loss.solve((at, order) => -logDelta(at, order) - target, Math.sqrt(2 * target))
     // Most often a coarse look shows that this direction costs less than the floor.
-    let resolution = this.#firstResolution(loss, theta) / (floor > 0 ? 16 : 1)
-    let [fitting, last, stalls] = [0, Number.POSITIVE_INFINITY, 0]
+    const resolution = new Resolution(this.#firstResolution(loss, theta) / (floor > 0 ? 16 : 1))
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const tilted = loss.cumulants(theta)
       const curves = this.#curves(loss, theta, resolution, attempt)
-      if (!curves) {
-        resolution = Math.sqrt(resolution * (fitting || resolution / 16))
-        if (resolution < 1.2 * fitting) break
-        continue
-      }
-      fitting = resolution
+      if (!curves) break
       const upper = curves.upper.epsilon(delta)
       const lower = curves.lower.epsilon(delta)
       if (upper === undefined || lower === undefined) {
@@ -102,10 +101,9 @@ export class Composition {
       best = { lower: Math.max(best.lower, Math.min(lower, upper)), upper: Math.min(best.upper, upper) }
       const allowed = Math.max(this.#tolerance * best.upper, 1e-6 * Math.sqrt(tilted.variance))
       const gap = best.upper - best.lower
-      if (gap <= allowed || best.upper <= floor || (gap > 0.8 * last && ++stalls === STALLS)) break
-      last = gap
+      if (best.upper <= floor || resolution.settles(gap, allowed)) break
       const better = attempt < 3 ? betterTilt(loss, theta, best) : undefined
-      if (better === undefined) resolution *= refinement(gap / allowed)
+      if (better === undefined) resolution.refine(gap / allowed)
       else theta = better
     }
     return best
@@ -126,17 +124,11 @@ export class Composition {
     let guess = Math.max(1e-290, Math.exp(logDelta(loss.cumulants(theta), theta)))
     loss = this.#truncated(guess)
     theta = loss.solve(({ mean }) => mean - epsilon, 1)
-    let resolution = this.#firstResolution(loss, theta)
+    const resolution = new Resolution(this.#firstResolution(loss, theta))
     let best: Bracket = { lower: 0, upper: 1 }
-    let [fitting, last, stalls] = [0, Number.POSITIVE_INFINITY, 0]
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const curves = this.#curves(loss, theta, resolution, attempt)
-      if (!curves) {
-        resolution = Math.sqrt(resolution * (fitting || resolution / 16))
-        if (resolution < 1.2 * fitting) break
-        continue
-      }
-      fitting = resolution
+      if (!curves) break
       const upper = curves.upper.delta(epsilon)
       const lower = curves.lower.delta(epsilon)
       if (upper === undefined || lower === undefined) {
@@ -146,14 +138,13 @@ export class Composition {
       best = { lower: Math.max(best.lower, lower), upper: Math.min(best.upper, upper) }
       const gap = best.upper - best.lower
       const allowed = this.#tolerance * best.upper
-      if (gap <= allowed || best.upper < 1e-290 || (gap > 0.8 * last && ++stalls === STALLS)) break
-      last = gap
+      if (best.upper < 1e-290 || resolution.settles(gap, allowed)) break
       if (attempt < 3 && best.upper - this.#infinite < 0.3 * guess) {
         guess = Math.max(1e-290, best.lower - this.#infinite, 1e-3 * (best.upper - this.#infinite))
         loss = this.#truncated(guess)
         theta = loss.solve(({ mean }) => mean - epsilon, 1)
       } else {
-        resolution *= refinement(gap / allowed)
+        resolution.refine(gap / allowed)
       }
     }
     return best
@@ -193,12 +184,20 @@ export class Composition {
     return loss.blockPoints(theta) < 0.5 * this.#directPoints()
   }
 
-  #curves(
-    loss: TruncatedLoss,
-    theta: number,
-    resolution: number,
-    attempt: number,
-  ): { upper: HockeyStick; lower: HockeyStick } | undefined {
+  /** The curves on the finest lattice, from `resolution` on, that is not too large; undefined where none is worthwhile. */
+  #curves(loss: TruncatedLoss, theta: number, resolution: Resolution, attempt: number): Curves | undefined {
+    for (let coarser = 0; coarser < ATTEMPTS; coarser++) {
+      const curves = this.#curvesAt(loss, theta, resolution.value, attempt)
+      if (curves) {
+        resolution.fits()
+        return curves
+      }
+      if (!resolution.coarsen()) break
+    }
+    return undefined
+  }
+
+  #curvesAt(loss: TruncatedLoss, theta: number, resolution: number, attempt: number): Curves | undefined {
     const tilted = loss.cumulants(theta)
     const { parts } = loss
     const inBlocks = this.#inBlocks(loss, theta)
@@ -261,11 +260,6 @@ function betterTilt(loss: TruncatedLoss, theta: number, { lower, upper }: Bracke
   const better = loss.solve(({ mean }) => mean - aim, 1)
   const gain = now.value - theta * aim - (loss.cumulants(better).value - better * aim)
   return gain > 3 ? better : undefined
-}
-
-/** How much finer the lattice has to be where the bracket is `ratio` times as wide as allowed. */
-function refinement(ratio: number): number {
-  return Math.min(8, Math.max(1.3, Math.sqrt(1.6 * ratio)))
 }
 
 /** e^(K(theta) - theta eps) is about this many times delta. */
