@@ -34,3 +34,18 @@ export class Initializer {
     return new Parameter(this.device.keep(this.device.zeros(shape)))
   }
 }
+
+/** Leaves weights undefined: for a model that is filled from a checkpoint next. */
+export class UnfilledWeights extends Initializer {
+  override normal(shape: readonly number[]): Parameter {
+    return new Parameter(this.device.keep(this.device.empty(shape)))
+  }
+
+  override constant(shape: readonly number[]): Parameter {
+    return this.normal(shape)
+  }
+
+  override zeros(shape: readonly number[]): Parameter {
+    return this.normal(shape)
+  }
+}

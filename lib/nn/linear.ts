@@ -42,7 +42,7 @@ export class Linear extends Module {
   adapt(init: Initializer, config: LowRankConfig): LowRankAdapter {
     this.mergeAdapter()
     this.weight.freeze()
-    this.adapter = new LowRankAdapter(init, this.weight.shape as [number, number], config)
+    this.adapter = new LowRankAdapter(init, this.weight.shape, config)
     return this.adapter
   }
 

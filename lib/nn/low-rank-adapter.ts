@@ -1,3 +1,4 @@
+import type { RoutedLayout } from '../autograd/layout.js'
 import { linear } from '../autograd/linear.js'
 import type { Parameter } from '../autograd/parameter.js'
 import type { DType } from '../engine/dtype.js'
@@ -15,47 +16,54 @@ export interface LowRankConfig {
 
 /**
  * LoRA (Hu et al., arXiv 2106.09685): a trained change (alpha / rank) B A of a frozen matrix W [outputSize, inputSize], with
- * A [rank, inputSize] random and B [outputSize, rank] zero at first, so that nothing changes until B is trained.
+ * A [rank, inputSize] random and B [outputSize, rank] zero at first, so that nothing changes until B is trained. On a group
+ * of experts W [experts, outputSize, inputSize] each expert has its own A and B.
  */
 export class LowRankAdapter extends Module {
   readonly a: Parameter
   readonly b: Parameter
   readonly scale: number
 
-  constructor(init: Initializer, [outputSize, inputSize]: readonly [number, number], config: LowRankConfig = {}) {
+  /** `shape`: that of W. */
+  constructor(init: Initializer, shape: readonly number[], config: LowRankConfig = {}) {
     super()
     const { rank = 8, alpha = 16 } = config
+    const [outputSize, inputSize] = shape.slice(-2) as [number, number]
+    const experts = shape.slice(0, -2)
     const most = Math.min(inputSize, outputSize)
     if (!(Number.isInteger(rank) && rank >= 1 && rank <= most)) {
       throw new OutOfRangeError('rank', `an integer from 1 to ${most}, the smaller side of the matrix`, rank)
     }
     if (!(alpha > 0 && Number.isFinite(alpha))) throw new OutOfRangeError('alpha', 'a finite number > 0', alpha)
-    this.a = init.normal([rank, inputSize], 1 / Math.sqrt(3 * inputSize))
-    this.b = init.zeros([outputSize, rank])
+    this.a = init.normal([...experts, rank, inputSize], 1 / Math.sqrt(3 * inputSize))
+    this.b = init.zeros([...experts, outputSize, rank])
     this.scale = alpha / rank
   }
 
-  /** B A x, without the scale: x [rows, inputSize] -> [rows, outputSize]. */
-  forward(x: Tensor, { tape }: ForwardContext, outputType?: DType): Tensor {
-    const narrow = linear(tape, x, this.a, undefined, { operation: 'adapter' })
+  /** B A x, without the scale: x [rows, inputSize] -> [rows, outputSize]; with a plan, in its slots. */
+  forward(x: Tensor, { tape }: ForwardContext, outputType?: DType, routed?: RoutedLayout): Tensor {
+    const narrow = linear(tape, x, this.a, undefined, { operation: 'adapter', ...(routed && { routed }) })
     return linear(tape, narrow, this.b, undefined, { operation: 'adapter', ...(outputType && { outputType }) })
   }
 
   /** Adds the scaled product to `weight` and starts the adapter at zero again: the layer's outputs stay the same. */
   mergeInto(weight: Parameter): void {
     const { device } = weight
-    const [rank, inputSize] = this.a.shape as [number, number]
-    const rows = this.b.shape[0]!
+    const [rank, inputSize] = this.a.shape.slice(-2) as [number, number]
+    const groups = this.a.size / (rank * inputSize)
+    const rows = this.b.size / rank
+    const bounds = Int32Array.from({ length: groups + 1 }, (_, group) => (group * rows) / groups)
     device.scope(() => {
       device.run('matrixMultiply', {
         x: this.b.tensor,
         rowScale: device.empty([rows]).fill(this.scale),
         weight: this.a.tensor,
+        groupOffsets: device.tensor(bounds, [groups + 1], 'int32'),
         y: weight.tensor,
         rows,
         k: rank,
         n: inputSize,
-        groups: 1,
+        groups,
         groupStride: 1,
         transposed: false,
         accumulate: true,

@@ -5,8 +5,10 @@ import type { Parameter } from '../autograd/parameter.js'
 import { type Routing, route, routerLoss } from '../autograd/routing.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { ExpertAdapters } from './expert-adapters.js'
 import type { Initializer } from './initializer.js'
 import { Linear } from './linear.js'
+import type { LowRankConfig } from './low-rank-adapter.js'
 import { type ForwardContext, Module } from './module.js'
 
 /** Ways of routing and balancing that read the whole batch, and why no clipping bounds them. */
@@ -70,6 +72,7 @@ export class MixtureOfExperts extends Module {
   readonly gate: Parameter | undefined
   readonly down: Parameter
   readonly downBias: Parameter | undefined
+  adapters: ExpertAdapters | undefined
   readonly #config: Required<Omit<MixtureOfExpertsConfig, 'downDeviation'>>
   readonly #layer: number
 
@@ -132,8 +135,24 @@ export class MixtureOfExperts extends Module {
     const { balanceLoss: balance, zLoss: z } = this.#config
     const wanted = loads !== undefined || (tape.sink !== undefined && (balance > 0 || z > 0))
     const loss = wanted ? routerLoss(tape, logits, routing, { balance, z, loads }) : undefined
-    const y = mixture(tape, x, routing.gate, routing.plan, this, activation)
+    const y = this.adapters
+      ? this.adapters.forward(x, routing.gate, routing.plan, this, activation, context)
+      : mixture(tape, x, routing.gate, routing.plan, this, activation)
     return { y, loss: balance > 0 || z > 0 ? loss : undefined, routing }
+  }
+
+  /** Puts adapters on the experts' weights and freezes these. */
+  adapt(init: Initializer, config: LowRankConfig): ExpertAdapters {
+    this.mergeAdapter()
+    this.adapters = new ExpertAdapters(init, this, config)
+    return this.adapters
+  }
+
+  /** Writes the adapters, if there are any, into the experts' weights and removes them. */
+  mergeAdapter(): void {
+    this.adapters?.mergeInto(this)
+    this.adapters?.[Symbol.dispose]()
+    this.adapters = undefined
   }
 
   override couplesUnits(): string[] {

@@ -36,7 +36,8 @@ export class RmsNorm extends Module {
     this.weight = init.constant([hiddenSize], 1)
   }
 
-  forward(x: Tensor, { tape }: ForwardContext): Tensor {
-    return rmsNorm(tape, x, this.weight, this.epsilon)
+  /** Over each of `heads` equal parts of the last dimension. */
+  forward(x: Tensor, { tape }: ForwardContext, heads = 1): Tensor {
+    return rmsNorm(tape, x, this.weight, this.epsilon, heads)
   }
 }

@@ -2,6 +2,7 @@ import { DpMoeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
 import { Linear } from './linear.js'
 import type { LowRankConfig } from './low-rank-adapter.js'
+import { MixtureOfExperts } from './mixture-of-experts.js'
 import type { Module } from './module.js'
 
 /**
@@ -9,14 +10,14 @@ import type { Module } from './module.js'
  * - `all`: every one.
  * - `head`: the head only.
  * - `bias`: biases and the head (BitFit, arXiv 2106.10199).
- * - `lora`: low-rank adapters on linear layers, and the head (arXiv 2106.09685).
+ * - `lora`: low-rank adapters on linear layers and experts, and the head (arXiv 2106.09685).
  */
 export type TrainableChoice = 'all' | 'head' | 'bias' | 'lora'
 
 export interface TrainableOptions extends LowRankConfig {
   /** Full names of the parameters of the head, which trains under every choice. Default: none. */
   readonly head?: RegExp
-  /** Full names of the linear layers that get adapters. Default: all but routers and the head. */
+  /** Full names of the linear layers and mixtures that get adapters. Default: all but routers and the head. */
   readonly targets?: RegExp
 }
 
@@ -52,7 +53,7 @@ export function setTrainable(
   }
   if (choice === 'lora') {
     for (const [name, layer] of module.namedModules()) {
-      if (!(layer instanceof Linear)) continue
+      if (!(layer instanceof Linear || layer instanceof MixtureOfExperts)) continue
       const wanted = targets ? targets.test(name) : !ROUTER.test(name) && !head?.test(`${name}.weight`)
       if (wanted) layer.adapt(init, adapter)
     }
@@ -67,5 +68,7 @@ export function setTrainable(
 
 /** Writes every adapter into its weight: the model has plain weights again and computes the same. */
 export function mergeAdapters(module: Module): void {
-  for (const layer of module.modules()) if (layer instanceof Linear) layer.mergeAdapter()
+  for (const layer of module.modules()) {
+    if (layer instanceof Linear || layer instanceof MixtureOfExperts) layer.mergeAdapter()
+  }
 }

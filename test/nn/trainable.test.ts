@@ -1,10 +1,12 @@
 import t from 'tap'
+import { UnitLayout } from '../../lib/autograd/layout.js'
 import { Tape } from '../../lib/autograd/tape.js'
 import { Device } from '../../lib/engine/device.js'
 import { accumulateGradients, sumSink } from '../../lib/nn/accumulate.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
 import { LowRankAdapter } from '../../lib/nn/low-rank-adapter.js'
+import { MixtureOfExperts } from '../../lib/nn/mixture-of-experts.js'
 import { mergeAdapters, setTrainable } from '../../lib/nn/trainable.js'
 import { sgd } from '../../lib/optim/sgd.js'
 import { seedKey } from '../../lib/privacy/keys.js'
@@ -58,7 +60,8 @@ t.test('which parameters train', async (t) => {
   t.ok(biases.every((name) => /bias$/i.test(name) || name === 'head.weight'))
   const adapted = names('lora')
   t.ok(adapted.includes('layers.1.attention.value.adapter.b'))
-  t.ok(adapted.every((name) => /\.adapter\.[ab]$/.test(name) || HEAD.test(name)))
+  t.ok(adapted.includes('layers.1.feedForward.adapters.up.a'))
+  t.ok(adapted.every((name) => /\.adapters?\.(\w+\.)?[ab]$/.test(name) || HEAD.test(name)))
   t.notOk(
     adapted.some((name) => /router/.test(name)),
     'the router is off',
@@ -132,4 +135,22 @@ t.test("a unit's norm is that of its gradient with respect to what trains", asyn
       parameter.gradient.fill(0)
     }
   }
+})
+
+t.test('gated experts with adapters compute what they compute merged', async (t) => {
+  const init = new Initializer(device, 2)
+  const config = { hiddenSize: 12, intermediateSize: 20, numExperts: 4, expertsPerToken: 2, gated: true }
+  const module = new MixtureOfExperts(init, { ...config, capacityPerUnit: 3 })
+  const layout = new UnitLayout(device, Int32Array.of(0, 7, 7, 9), Int32Array.of(0, 1, 2))
+  const x = init.normal([9, 12], 1).tensor.withLayout(layout)
+  const output = () =>
+    device.scope(() => module.forward(x, { tape: new Tape(device), training: false }).y.data()) as Promise<Float32Array>
+  const before = await output()
+  module.adapt(init, { rank: 3 })
+  t.ok(largestDifference(await output(), before) < 1e-5)
+  perturb(device, module, 0.2)
+  const adapted = await output()
+  t.ok(largestDifference(adapted, before) > 0.1)
+  module.mergeAdapter()
+  t.ok(largestDifference(await output(), adapted) < 1e-4)
 })
