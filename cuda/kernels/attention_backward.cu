@@ -41,6 +41,9 @@ struct Memory {
   }
 };
 
+/// What to subtract from a query's scores: one that sees no key gets weights exp(-infinity - infinity) = 0.
+DEVICE float logOfWeights(float logSumExp) { return logSumExp == -kInfinity ? kInfinity : logSumExp; }
+
 /// The unit's gradient of a head's bias += sums over the diagonals of a square of dS. Diagonals in rising order of
 /// their distance, each by one thread in order of its queries; those that share a row of the bias are neighbours.
 template <class T, int head>
@@ -112,7 +115,7 @@ DEVICE void backwardTile(const BackwardParams& p, const Memory<T, head>& memory,
       // A query that does not exist gets weights exp(0 - infinity) = 0.
       const int query = static_cast<int>(threadIdx.x);
       float* statistics = memory.statistics + stage * 2 * kStreamed;
-      statistics[query] = query < valid ? p.logSumExp[(row + query) * p.heads + queryHead] : kInfinity;
+      statistics[query] = query < valid ? logOfWeights(p.logSumExp[(row + query) * p.heads + queryHead]) : kInfinity;
       statistics[kStreamed + query] = query < valid ? p.dots[(row + query) * p.heads + queryHead] : 0.0f;
     }
     if (p.bias != nullptr) {
@@ -145,7 +148,7 @@ DEVICE void backwardTile(const BackwardParams& p, const Memory<T, head>& memory,
     UNROLL for (int half = 0; half < 2; ++half) {
       if (row + half * 8 >= rows) continue;
       const int64_t at = (unit.firstQuery + first + row + half * 8) * p.heads + ownHead;
-      logSumExp[half] = p.logSumExp[at];
+      logSumExp[half] = logOfWeights(p.logSumExp[at]);
       dots[half] = p.dots[at];
     }
   }
