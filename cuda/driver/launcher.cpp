@@ -58,7 +58,7 @@ void Launcher::launchWith(std::string_view name, Dim grid, uint32_t threads, con
   void* arguments[] = {const_cast<void*>(params)};
   check(api.cuLaunchKernel(kernel.function, grid.x, grid.y, 1, threads, 1, 1, sharedBytes, context_.stream(), arguments,
                            nullptr));
-  if (checked_) this->check();
+  if (checked_) throwReport();  // the op may still report from launches to come
 }
 
 int32_t Launcher::errorCode(ErrorOf error) {
@@ -73,6 +73,16 @@ int32_t Launcher::errorCode(ErrorOf error) {
 }
 
 void Launcher::check() {
+  throwReport();
+  forgetCodes();
+}
+
+void Launcher::forgetCodes() {
+  errors_.clear();
+  lastCode_ = 0;
+}
+
+void Launcher::throwReport() {
   context_.enter();
   const bool mayReport = lastCode_ != 0;
   if (mayReport) {
@@ -85,11 +95,10 @@ void Launcher::check() {
   const auto* status = static_cast<const int32_t*>(statusOnHost_.address());
   const int32_t code = status[0];
   const int32_t value = status[1];
+  if (code == 0) return;
   const bool known = code > 0 && code <= lastCode_ && code > lastCode_ - kMaxErrorCodes;
   const ErrorOf errorOf = known ? errors_[static_cast<size_t>((code - 1) % kMaxErrorCodes)] : nullptr;
-  errors_.clear();
-  lastCode_ = 0;
-  if (code == 0) return;
+  forgetCodes();
   clearStatus();
   if (!errorOf)
     throw Error("INVALID_ARGUMENT", "An op met the wrong value " + std::to_string(value) + " in an operand");

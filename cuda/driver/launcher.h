@@ -75,6 +75,9 @@ class Launcher {
   void launchWith(std::string_view kernel, Dim grid, uint32_t threads, const void* params, uint32_t sharedBytes);
   void* scratchBytes(int slot, int64_t bytes);
   void clearStatus();
+  /// Waits and throws what failed or was reported; the codes stay good where nothing was.
+  void throwReport();
+  void forgetCodes();
 };
 
 }  // namespace dp_moe
