@@ -4,6 +4,7 @@ import { epsilonDelta, fixedSizeSampled, mixtureOfGaussians, truncatedPoissonSam
 import {
   type DpEvent,
   type NeighboringRelation,
+  requireEvent,
   type TruncatedPoissonSampledEvent,
   unsupportedEvent,
 } from './events.js'
@@ -76,6 +77,7 @@ export function directedLosses(
 }
 
 function innerGaussian(event: DpEvent, accountant: string, sampling: string): number {
+  requireEvent(event)
   if (event.type !== 'gaussian') throw unsupportedEvent(accountant, event, `${sampling} of a gaussian event only`)
   return requireNoiseMultiplier(event.noiseMultiplier)
 }

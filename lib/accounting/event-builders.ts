@@ -11,7 +11,7 @@ import type {
   TruncatedPoissonSampledEvent,
   ZcdpEvent,
 } from './events.js'
-import { requireCount, requireEpsilon, requireNoiseMultiplier, requireSampleRate } from './numbers.js'
+import { isWithin, requireCount, requireEpsilon, requireNoiseMultiplier, requireSampleRate } from './numbers.js'
 
 /** @throws OutOfRangeError when noiseMultiplier is not in [0.01, 1e6]. */
 export function gaussian(noiseMultiplier: number): GaussianEvent {
@@ -66,12 +66,13 @@ export function mixtureOfGaussians(
   probabilities: readonly number[],
 ): MixtureOfGaussiansEvent {
   requireNoiseMultiplier(noiseMultiplier)
-  if (sensitivities.length === 0 || !sensitivities.every((value) => value >= 0 && value <= 1e6)) {
+  const areMeans = Array.isArray(sensitivities) && sensitivities.every((value) => isWithin(value, 0, 1e6))
+  if (!areMeans || sensitivities.length === 0) {
     throw new OutOfRangeError('sensitivities', 'one or more numbers in [0, 1e6]', JSON.stringify(sensitivities))
   }
-  const sum = probabilities.reduce((total, value) => total + value, 0)
-  const fits = probabilities.length === sensitivities.length && probabilities.every((value) => value >= 0)
-  if (!fits || !(Math.abs(sum - 1) < 1e-9)) {
+  const areWeights = Array.isArray(probabilities) && probabilities.every((value) => isWithin(value, 0, 1))
+  const sum = areWeights ? probabilities.reduce((total, value) => total + value, 0) : 0
+  if (probabilities?.length !== sensitivities.length || !(Math.abs(sum - 1) < 1e-9)) {
     const expected = `${sensitivities.length} numbers >= 0 that sum to 1`
     throw new OutOfRangeError('probabilities', expected, JSON.stringify(probabilities))
   }
@@ -86,7 +87,7 @@ export function zcdp(rho: number): ZcdpEvent {
 /** @throws OutOfRangeError when epsilon is negative or above 700, or delta is not in [0, 1). */
 export function epsilonDelta(epsilon: number, delta: number): EpsilonDeltaEvent {
   if (!(requireEpsilon(epsilon) <= 700)) throw new OutOfRangeError('epsilon', 'a number in [0, 700]', epsilon)
-  if (!(delta >= 0 && delta < 1)) throw new OutOfRangeError('delta', 'a number in [0, 1)', delta)
+  if (!(isWithin(delta, 0, 1) && delta < 1)) throw new OutOfRangeError('delta', 'a number in [0, 1)', delta)
   return { type: 'epsilon-delta', epsilon, delta }
 }
 

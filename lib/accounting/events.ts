@@ -102,16 +102,31 @@ export interface CountedEvent {
   readonly count: number
 }
 
-/** Takes compositions apart: their order does not matter, only how often each event happened. */
-export function flatten(event: DpEvent, count = 1): CountedEvent[] {
+/** Compositions within compositions; more is a mistake, or a loop. */
+const DEEPEST = 100
+
+/**
+ * Takes compositions apart: their order does not matter, only how often each event happened.
+ *
+ * @throws OutOfRangeError for what is no event, a count out of range, or compositions nested more than 100 deep.
+ */
+export function flatten(event: DpEvent, count = 1, depth = 0): CountedEvent[] {
+  if (depth > DEEPEST) throw new OutOfRangeError('event', `compositions at most ${DEEPEST} deep`, 'deeper ones')
+  requireEvent(event)
   switch (event.type) {
     case 'composed':
-      return event.events.flatMap((inner) => flatten(inner, count))
+      if (!Array.isArray(event.events)) throw new OutOfRangeError('events', 'a list of events', event.events)
+      return event.events.flatMap((inner) => flatten(inner, count, depth + 1))
     case 'self-composed':
-      return flatten(event.event, requireCount(count * requireCount(event.count)))
+      return flatten(event.event, requireCount(count * requireCount(event.count)), depth + 1)
     default:
       return count === 0 ? [] : [{ event, count }]
   }
+}
+
+/** @throws OutOfRangeError when `event` is no object with a type. */
+export function requireEvent(event: DpEvent): void {
+  if (typeof event?.type !== 'string') throw new OutOfRangeError('event', 'an object with a type', event)
 }
 
 /** @throws OutOfRangeError when `relation` is none of the three. */

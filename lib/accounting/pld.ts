@@ -3,7 +3,7 @@ import { type Accountant, type DeltaBounds, type EpsilonBounds, EventLog } from 
 import { type Bracket, Composition } from './composition.js'
 import { directedLosses } from './directed-losses.js'
 import type { CountedEvent, DpEvent, NeighboringRelation } from './events.js'
-import { requireCount, requireDelta, requireEpsilon } from './numbers.js'
+import { isWithin, requireCount, requireDelta, requireEpsilon } from './numbers.js'
 import type { CountedLoss } from './truncated-loss.js'
 
 /** Relative width of the bracket that a PldAccountant reaches where nothing else is asked. */
@@ -44,7 +44,7 @@ export class PldAccountant implements Accountant {
   constructor(options: PldOptions = {}) {
     this.#log = new EventLog(options.relation)
     this.tolerance = options.tolerance ?? DEFAULT_TOLERANCE
-    if (!(this.tolerance >= 1e-6 && this.tolerance <= 0.5)) {
+    if (!isWithin(this.tolerance, 1e-6, 0.5)) {
       throw new OutOfRangeError('tolerance', 'a number in [1e-6, 0.5]', this.tolerance)
     }
   }

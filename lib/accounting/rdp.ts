@@ -40,7 +40,7 @@ export class RdpAccountant implements Accountant {
   }
 
   compose(event: DpEvent, count = 1): this {
-    this.#log.add(event, requireCount(count), (part) => this.#directions(part))
+    this.#log.add(event, requireCount(count), (part) => directedLosses(part, this.relation, this.name))
     return this
   }
 
@@ -95,7 +95,7 @@ export class RdpAccountant implements Accountant {
     const key = JSON.stringify(event)
     let losses = this.#losses.get(key)
     if (!losses) {
-      const found = directedLosses(event, this.relation, 'rdp')
+      const found = directedLosses(event, this.relation, this.name)
       losses = found ? (found.add ? [found.remove, found.add] : [found.remove]) : []
       this.#losses.set(key, losses)
     }
