@@ -44,12 +44,6 @@ Choice choose(const MatrixMultiplyParams& p, DType dtype) {
 void CudaBackend::matrixMultiply(const MatrixMultiplyParams& p) {
   checkSizes(p);
   const DType dtype = realType(kOp, {p.x, p.weight, p.preActivation});
-  const Report wrongOffsets = offsetsReport(launcher_, kOp, "groupOffsets", p.rows);
-  if (launcher_.checked() && p.groupOffsets.data != nullptr) {
-    const int64_t count = p.groups * p.groupStride;
-    launcher_.launch("matrix_check_offsets", {static_cast<uint32_t>(count / kCheckThreads + 1)}, kCheckThreads,
-                     MatrixOffsetsKernelParams{p.groupOffsets.data, wrongOffsets, count, p.rows});
-  }
   const Choice choice = choose(p, dtype);
   const int64_t columnTiles = (p.n + choice.tile.columns - 1) / choice.tile.columns;
   // Every group may end in a tile that is not full.
@@ -67,7 +61,7 @@ void CudaBackend::matrixMultiply(const MatrixMultiplyParams& p) {
                        .y = p.y.data,
                        .preActivation = p.preActivation.data,
                        .wrongRow = indexReport(launcher_, kOp, "xRows", 0, xCount),
-                       .wrongOffsets = wrongOffsets,
+                       .wrongOffsets = offsetsReport(launcher_, kOp, "groupOffsets", p.rows),
                        .rows = p.rows,
                        .xCount = xCount,
                        .k = p.k,

@@ -8,8 +8,6 @@
 
 namespace dp_moe {
 
-constexpr uint32_t kCheckThreads = 256;
-
 /// Whether memory starts at a multiple of 16 bytes.
 inline bool aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
 

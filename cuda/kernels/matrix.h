@@ -62,12 +62,4 @@ struct MatrixMultiplyKernelParams {
   bool packedStores;  // rows of y and preActivation do
 };
 
-/// Checks offsets [count + 1]: rising within [0, rows].
-struct MatrixOffsetsKernelParams {
-  const int32_t* offsets;
-  Report wrongOffsets;
-  int64_t count;
-  int64_t rows;
-};
-
 }  // namespace dp_moe

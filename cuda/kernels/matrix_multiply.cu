@@ -1,9 +1,9 @@
 #include "matrix_fragments.h"
 #include "matrix_output.h"
 
-// matrixMultiply of bfloat16 operands on tensor cores, and the check of its offsets. Slabs of x and weight come into
-// shared memory three ahead of the multiplication. Every element of y is one chain over k, in steps of 16, in a float32
-// accumulator, wherever in a tile it falls.
+// matrixMultiply of bfloat16 operands on tensor cores. Slabs of x and weight come into shared memory three ahead of the
+// multiplication. Every element of y is one chain over k, in steps of 16, in a float32 accumulator, wherever in a tile
+// it falls.
 
 namespace dp_moe {
 
@@ -66,6 +66,7 @@ DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
   const auto* x = static_cast<const bfloat16*>(p.x);
   const auto slabs = static_cast<int>((p.k + kSlab - 1) / kSlab);
 
+  checkOffsets(p);
   GroupWalk walk;
   for (auto number = static_cast<int32_t>(blockIdx.x);; number += static_cast<int32_t>(gridDim.x)) {
     const ProductTile tile = nextTile<shape.rows, shape.columns>(p, walk, number);
@@ -145,14 +146,6 @@ KERNEL_BOUNDS(matrix_multiply_unpacked_transposed_bfloat16, MatrixMultiplyKernel
 }
 KERNEL_BOUNDS(matrix_multiply_unpacked_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
   multiplyBody<64, false, false>(p);
-}
-
-KERNEL(matrix_check_offsets, MatrixOffsetsKernelParams) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at > p.count) return;
-  const int32_t before = at > 0 ? p.offsets[at - 1] : 0;
-  const int32_t own = p.offsets[at];
-  if (own < before || own > p.rows) report(p.wrongOffsets, own);
 }
 
 }  // namespace dp_moe

@@ -28,6 +28,7 @@ DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
   DYNAMIC_SHARED(float, buffers);
   const auto slabs = static_cast<int>((p.k + kFloat32Slab - 1) / kFloat32Slab);
 
+  checkOffsets(p);
   GroupWalk walk;
   for (auto number = static_cast<int32_t>(blockIdx.x);; number += static_cast<int32_t>(gridDim.x)) {
     const ProductTile tile = nextTile<shape.rows, shape.columns>(p, walk, number);

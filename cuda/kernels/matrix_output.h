@@ -27,6 +27,16 @@ DEVICE UnitRows rowsOfGroup(const MatrixMultiplyKernelParams& p, int32_t group) 
   return rowsOfUnits(p.groupOffsets, group * p.groupStride, (group + 1) * p.groupStride, p.rows, p.wrongOffsets);
 }
 
+/// Reports offsets that do not rise within [0, rows], those between the groups' too. The grid shares the work.
+DEVICE void checkOffsets(const MatrixMultiplyKernelParams& p) {
+  if (p.groupOffsets == nullptr) return;
+  const int64_t count = p.groups * p.groupStride, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at <= count; at += step) {
+    const int32_t before = at > 0 ? p.groupOffsets[at - 1] : 0, own = p.groupOffsets[at];
+    if (own < before || own > p.rows) report(p.wrongOffsets, own);
+  }
+}
+
 /// The tile of this number, for all threads of the block. Its barrier also ends the block's work on the tile before.
 template <int tileRows, int tileColumns>
 DEVICE ProductTile nextTile(const MatrixMultiplyKernelParams& p, GroupWalk& walk, int32_t number) {

@@ -62,28 +62,38 @@ Product randomProduct(Random& random, const std::vector<int32_t>& offsets, int64
   return product;
 }
 
+/// The product with its operands as T stores them; y is stored as Y.
+template <class T, class Y>
+Product stored(Product product) {
+  product.x = rounded<T>(product.x);
+  product.weight = rounded<T>(product.weight);
+  product.start = rounded<Y>(product.start);
+  return product;
+}
+
 struct Outputs {
   std::vector<float> y, preActivation;
 };
 
+template <class T, class Y = T>
 Outputs run(const Context& context, const Product& p) {
   Random random(11);
   const GatheredRows gathered = scattered(random, p.x, p.k);
-  const auto x = context.tensor(p.gathered ? gathered.x : p.x), rowScale = context.tensor(p.rowScale),
-             weight = context.tensor(p.weight), bias = context.tensor(p.bias);
+  const auto x = context.tensor<T>(p.gathered ? gathered.x : p.x), weight = context.tensor<T>(p.weight);
+  const auto rowScale = context.tensor(p.rowScale), bias = context.tensor(p.bias);
   const auto xRows = context.tensor(gathered.rows), offsets = context.tensor(p.offsets);
-  const auto y = p.accumulate ? context.tensor(p.start) : context.result<float>(p.rows * p.n);
-  const auto argument = context.result<float>(p.rows * p.n);
+  const auto y = p.accumulate ? context.tensor<Y>(p.start) : context.result<Y>(p.rows * p.n);
+  const auto argument = context.result<T>(p.rows * p.n);
   MatrixMultiplyParams params{
-      x,   xRows, rowScale, weight,        bias,         offsets,      y,           argument, p.rows,
-      p.k, p.n,   p.groups, p.groupStride, p.transposed, p.accumulate, p.activation};
+      x,   xRows,    Input<float>(rowScale), weight,       Input<float>(bias), offsets,     y, argument, p.rows, p.k,
+      p.n, p.groups, p.groupStride,          p.transposed, p.accumulate,       p.activation};
   if (!p.gathered) params.xRows = {};
   if (!p.scaled) params.rowScale = {};
   if (!p.biased) params.bias = {};
   if (!p.keepsArgument) params.preActivation = {};
   if (p.offsets.empty()) params.groupOffsets = {};
   context.backend().matrixMultiply(params);
-  return {y.values(), argument.values()};
+  return {y.floats(), argument.floats()};
 }
 
 double activate(Activation kind, double x) {
@@ -132,10 +142,13 @@ struct Reference {
   std::vector<Sum> y, preActivation;
 };
 
+template <class T, class Y>
 Reference reference(const Product& p) {
-  const std::vector<Sum> untouched(static_cast<size_t>(p.rows * p.n), {-777, 0});
-  Reference result{untouched, untouched};
-  for (size_t i = 0; i < untouched.size() && p.accumulate; ++i) {
+  const auto untouched = [&]<class S>(S) {
+    return std::vector<Sum>(static_cast<size_t>(p.rows * p.n), {std::is_same_v<S, bfloat16> ? -776. : -777., 0});
+  };
+  Reference result{untouched(Y{}), untouched(T{})};
+  for (size_t i = 0; i < result.y.size() && p.accumulate; ++i) {
     result.y[i] = {static_cast<double>(p.start[i]), 0};
   }
   for (int64_t group = 0; group < p.groups; ++group) {
@@ -154,10 +167,18 @@ Reference reference(const Product& p) {
   return result;
 }
 
-void expectProduct(const Outputs& outputs, const Product& p, const std::string& name) {
-  const Reference& expected = once(name, [&] { return reference(p); });
-  expectSums(outputs.preActivation, expected.preActivation, p.k, "preActivation, " + p.name());
-  expectSums(outputs.y, expected.y, p.k, "y, " + p.name());
+/// Runs the product with operands of type T and y of type Y and compares it with its reference. The result's y.
+template <class T, class Y = T>
+std::vector<float> expectProduct(const Context& context, const Product& product, const std::string& name) {
+  const Product p = stored<T, Y>(product);
+  const Outputs outputs = run<T, Y>(context, p);
+  const std::string types = label(typeName<T>, std::is_same_v<T, Y> ? "" : " to float32");
+  const Reference& expected = once(name + types, [&] { return reference<T, Y>(p); });
+  expectSums(outputs.preActivation, expected.preActivation, p.k, label("preActivation, ", p.name(), types),
+             storageError<T>);
+  expectSums(outputs.y, expected.y, p.k, label("y, ", p.name(), types), storageError<Y>);
+  context.sameInEveryRun(label(name, ", ", p.name(), types), outputs.y);
+  return outputs.y;
 }
 
 }  // namespace
@@ -165,37 +186,72 @@ void expectProduct(const Outputs& outputs, const Product& p, const std::string& 
 CONFORMANCE_TEST(matrixMultiply) {
   const auto sizes = raggedSizes();
   uint64_t options = 0;
-  // Below, at and above a slice of k and a block of columns; every option in turn.
+  // Below, at and above a slice of k and a block of columns; every option in turn. An emulated device takes every
+  // fifth.
   for (const int64_t k : {1, 7, 16, 17, 64, 129, 384, 385, 800}) {
     for (const int64_t n : {1, 3, 8, 15, 16, 17, 31, 33, 63, 64, 65, 129, 256, 257}) {
-      const int64_t rows = k * n > 60000 ? 19 : sizes[options % sizes.size()];
-      Random random(options);
-      const Product product = randomProduct(random, {}, rows, k, n, 1, 1, options * 37);
-      const Outputs outputs = run(context, product);
-      expectProduct(outputs, product, label("ragged ", options));
-      context.sameInEveryRun("product " + product.name(), outputs.y);
-      ++options;
+      if (options++ % context.sized<uint64_t>(1, 5) != 0) continue;
+      const int64_t rows = k * n > 60000 ? 19 : sizes[(options - 1) % sizes.size()];
+      Random random(options - 1);
+      const Product product = randomProduct(random, {}, rows, k, n, 1, 1, (options - 1) * 37);
+      expectProduct<float>(context, product, label("ragged ", options));
     }
   }
+}
+
+// As large as tiles and pipelines are, and with lines that no 16 bytes divide.
+CONFORMANCE_TEST(matrixMultiplyOfBfloat16) {
+  context.forEachReal([&]<class T>() {
+    if (std::is_same_v<T, float>) return;
+    uint64_t options = 0;
+    for (const int64_t k : {1, 8, 15, 32, 40, 104, 136, 200}) {
+      for (const int64_t n : {1, 8, 24, 63, 64, 72, 129, 136}) {
+        const int64_t rows = std::vector<int64_t>{1, 40, 65, 130, 16}[options % 5];
+        Random random(options);
+        const Product product = randomProduct(random, {}, rows, k, n, 1, 1, options * 37 + options / 8);
+        if (options / 3 % 2 == 0) {
+          expectProduct<T>(context, product, label("tiles ", options));
+        } else {
+          expectProduct<T, float>(context, product, label("tiles ", options));
+        }
+        ++options;
+      }
+    }
+  });
 }
 
 CONFORMANCE_TEST(matrixMultiplyInGroups) {
   // Groups of several units each, empty units, an empty group, rows past the last segment.
   const std::vector<int32_t> lengths = {3, 0, 1, 0, 0, 0, 40, 129, 1, 0, 0, 2};
-  for (uint64_t options = 0; options < 64; ++options) {
-    const int64_t k = options % 2 == 0 ? 17 : 65, n = options % 3 == 0 ? 7 : 33;
-    Random random(options);
-    const auto offsets = offsetsOf(lengths);
-    const Product product = randomProduct(random, offsets, offsets.back() + 3, k, n, 4, 3, options);
-    const Outputs outputs = run(context, product);
-    expectProduct(outputs, product, label("groups ", options));
-    context.sameInEveryRun("groups " + product.name(), outputs.y);
+  context.forEachReal([&]<class T>() {
+    for (uint64_t options = 0; options < 64; ++options) {
+      const bool packed = !std::is_same_v<T, float> && options % 5 < 3;
+      const int64_t k = packed ? 40 : options % 2 == 0 ? 17 : 65, n = packed ? 72 : options % 3 == 0 ? 7 : 33;
+      Random random(options);
+      const auto offsets = offsetsOf(lengths);
+      const Product product = randomProduct(random, offsets, offsets.back() + 3, k, n, 4, 3, options);
+      expectProduct<T>(context, product, label("groups ", options));
+    }
+    for (const int64_t rows : {0, 5}) {
+      Random random(1);
+      expectProduct<T>(context, randomProduct(random, {0, 0, 0}, rows, 17, 7, 2, 1, 0), label("nothing ", rows));
+    }
+  });
+}
+
+// More groups than a warp has lanes, most of them empty.
+CONFORMANCE_TEST(matrixMultiplyInManyGroups) {
+  std::vector<int32_t> lengths(100, 0);
+  for (const auto& [group, rows] : {std::pair{0, 2}, {31, 1}, {32, 67}, {33, 1}, {95, 3}, {99, 2}}) {
+    lengths[static_cast<size_t>(group)] = rows;
   }
-  for (const int64_t rows : {0, 5}) {
-    Random random(1);
-    const Product nothing = randomProduct(random, {0, 0, 0}, rows, 17, 7, 2, 1, 0);
-    expectProduct(run(context, nothing), nothing, label("nothing ", rows));
-  }
+  context.forEachReal([&]<class T>() {
+    for (const uint64_t options : {0, 1}) {
+      Random random(options);
+      const Product product = randomProduct(random, offsetsOf(lengths), 76, 24, 136, 100, 1, options);
+      expectProduct<T>(context, product, label("many groups ", options));
+    }
+  });
 }
 
 CONFORMANCE_TEST(matrixMultiplyOfAWeightInSeveralPasses) {
@@ -203,61 +259,71 @@ CONFORMANCE_TEST(matrixMultiplyOfAWeightInSeveralPasses) {
   for (const uint64_t options : {0, 1}) {
     const Product product =
         randomProduct(random, offsetsOf({2, 0, 1, 3, 1, 2, 1, 1}), 12, 500, 700, 8, 1, options * 35);
-    expectProduct(run(context, product), product, label("passes ", options));
+    expectProduct<float>(context, product, label("passes ", options));
   }
 }
 
 CONFORMANCE_TEST(matrixMultiplyOfAUnitIsItsOwn) {
-  const int64_t experts = 3, k = 400, n = 65;
-  Random random(3);
-  const UnitRows own = randomUnit(random, {7, 0, 20}, k, 1);
-  const auto settings = settingsOf(own, random, experts, k, 1);
-  for (const uint64_t options : {0, 1, 2, 3 + 8, 4 + 16}) {
-    std::vector<float> first;
-    for (const Setting& setting : settings) {
-      const SegmentBatch batch = assemble(setting.units, experts, k, 1);
-      Random same(5);
-      Product product = randomProduct(same, batch.offsets, batch.rows(), k, n, experts, batch.units, options);
-      Random weights(6);
-      product.weight = weights.normals(experts * n * k);
-      product.bias = weights.normals(experts * n);
-      product.x = batch.x;
-      product.rowScale = batch.dy;  // a value per row that moves with it
-      const Outputs outputs = run(context, product);
-      std::vector<float> mine;
-      for (int64_t e = 0; e < experts; ++e) {
-        const auto segment = static_cast<size_t>(e * batch.units) + setting.own;
-        for (const auto& values : {outputs.y, outputs.preActivation}) {
-          const auto rows = rowsOfUnit(values, batch.offsets, segment, n);
-          mine.insert(mine.end(), rows.begin(), rows.end());
+  const int64_t experts = 3;
+  context.forEachReal([&]<class T>() {
+    const int64_t k = std::is_same_v<T, float> ? context.sized(400, 100) : 104, n = std::is_same_v<T, float> ? 65 : 72;
+    Random random(3);
+    const UnitRows own = randomUnit(random, {7, 0, 20}, k, 1);
+    const auto settings = settingsOf(own, random, experts, k, 1);
+    for (const uint64_t options : {0, 1, 2, 3 + 8, 4 + 16}) {
+      std::vector<float> first;
+      for (const Setting& setting : settings) {
+        const SegmentBatch batch = assemble(setting.units, experts, k, 1);
+        Random same(5);
+        Product product = randomProduct(same, batch.offsets, batch.rows(), k, n, experts, batch.units, options);
+        Random weights(6);
+        product.weight = weights.normals(experts * n * k);
+        product.bias = weights.normals(experts * n);
+        product.x = batch.x;
+        product.rowScale = batch.dy;  // a value per row that moves with it
+        const Outputs outputs = run<T>(context, product);
+        std::vector<float> mine;
+        for (int64_t e = 0; e < experts; ++e) {
+          const auto segment = static_cast<size_t>(e * batch.units) + setting.own;
+          for (const auto& values : {outputs.y, outputs.preActivation}) {
+            const auto rows = rowsOfUnit(values, batch.offsets, segment, n);
+            mine.insert(mine.end(), rows.begin(), rows.end());
+          }
         }
+        const std::string what = label(setting.name, ", options ", options, typeName<T>);
+        for (const float value : mine) expect(std::isfinite(value), "a neighbour's value came over, " + what);
+        if (first.empty()) first = mine;
+        expectSame(mine, first, what);
       }
-      for (const float value : mine) expect(std::isfinite(value), "a neighbour's value came over, " + setting.name);
-      if (first.empty()) first = mine;
-      expectSame(mine, first, label(setting.name, ", options ", options));
     }
-  }
+  });
 }
 
 CONFORMANCE_TEST(matrixMultiplyOfNonFiniteValues) {
-  for (const bool transposed : {false, true}) {
-    Random random(8);
-    Product product = randomProduct(random, {0, 5, 9}, 9, 33, 17, 2, 1, transposed ? 1 : 0);
-    product.activation = Activation::none;
-    const auto clean = run(context, product).y;
-    product.x[4 * 33 + 32] = NAN;  // row 4, the last of group 0
-    product.x[2 * 33 + 0] = -INFINITY;
-    const int64_t column = 16, last = 32;  // an element of group 1's weight
-    product.weight[static_cast<size_t>(33 * 17 + (transposed ? column * 33 + last : last * 17 + column))] = INFINITY;
-    const auto y = run(context, product).y;
-    for (int64_t i = 0; i < 9 * 17; ++i) {
-      const int64_t row = i / 17;
-      const bool reached = row == 4 || row == 2 || (row >= 5 && i % 17 == column);
-      const auto at = static_cast<size_t>(i);
-      expect(reached ? !std::isfinite(y[at]) : y[at] == clean[at],
-             label("row ", row, ", column ", i % 17, ": ", y[at]));
+  context.forEachReal([&]<class T>() {
+    for (const bool transposed : {false, true}) {
+      for (const int64_t k : {33, 40}) {
+        const int64_t n = k == 40 ? 24 : 17;
+        Random random(8);
+        Product product = randomProduct(random, {0, 5, 9}, 9, k, n, 2, 1, transposed ? 1 : 0);
+        product.activation = Activation::none;
+        const auto clean = run<T>(context, product).y;
+        const int64_t column = 16, last = k - 1;
+        product.x[static_cast<size_t>(4 * k + last)] = NAN;  // row 4, the last of group 0
+        product.x[static_cast<size_t>(2 * k)] = -INFINITY;
+        // An element of group 1's weight.
+        product.weight[static_cast<size_t>(k * n + (transposed ? column * k + last : last * n + column))] = INFINITY;
+        const auto y = run<T>(context, product).y;
+        for (int64_t i = 0; i < 9 * n; ++i) {
+          const int64_t row = i / n;
+          const bool reached = row == 4 || row == 2 || (row >= 5 && i % n == column);
+          const auto at = static_cast<size_t>(i);
+          expect(reached ? !std::isfinite(y[at]) : y[at] == clean[at],
+                 label("k ", k, typeName<T>, ", row ", row, ", column ", i % n, ": ", y[at]));
+        }
+      }
     }
-  }
+  });
 }
 
 CONFORMANCE_TEST(matrixMultiplyRefuses) {

@@ -67,6 +67,18 @@ inline SegmentBatch randomBatch(Random& random, const std::vector<int32_t>& leng
   return {d, p, units, experts, random.normals(offsets.back() * d), random.normals(offsets.back() * p), offsets};
 }
 
+/// The batch as T stores it.
+template <class T>
+SegmentBatch stored(SegmentBatch batch) {
+  batch.x = rounded<T>(batch.x);
+  batch.dy = rounded<T>(batch.dy);
+  return batch;
+}
+
+/// " bfloat16" where T is.
+template <class T>
+inline constexpr const char* typeName = std::is_same_v<T, bfloat16> ? " bfloat16" : "";
+
 /// x in another order, with the rows that lead back to it; x rows that no row points to are NaN.
 struct GatheredRows {
   std::vector<float> x;
@@ -145,14 +157,15 @@ struct Sum {
   }
 };
 
-/// Every element within the rounding of a float32 sum of `terms` terms in some order.
+/// Every element within the rounding of a float32 sum of `terms` terms in some order; `storage`: the most by which it
+/// was then rounded, relative to it.
 inline void expectSums(const std::vector<float>& actual, const std::vector<Sum>& expected, int64_t terms,
-                       const std::string& what) {
+                       const std::string& what, double storage = 0) {
   expect(actual.size() == expected.size(), what + ": sizes differ");
   const double tolerance = 0x1p-24 * (4 + 4 * std::sqrt(static_cast<double>(terms)));
   for (size_t i = 0; i < actual.size(); ++i) {
     const double off = std::abs(static_cast<double>(actual[i]) - expected[i].value);
-    if (off <= tolerance * expected[i].magnitude + 1e-44) continue;
+    if (off <= tolerance * expected[i].magnitude + storage * std::abs(expected[i].value) + 1e-44) continue;
     throw Failure(
         label(what, ": element ", i, ": expected ", expected[i].value, ", got ", actual[i], ", off by ", off));
   }

@@ -16,12 +16,13 @@ struct Sources {
   bool gathered = false;
 };
 
+template <class T = float>
 std::vector<float> weightGradientOf(const Context& context, const SegmentBatch& batch, const Sources& sources,
                                     const std::vector<float>& start) {
   Random random(2);
   const GatheredRows gathered = scattered(random, batch.x, batch.d);
-  const auto dy = context.tensor(batch.dy), x = context.tensor(sources.gathered ? gathered.x : batch.x),
-             factor = context.tensor(sources.factor), tiles = context.tensor(sources.kept.tiles),
+  const auto dy = context.tensor<T>(batch.dy), x = context.tensor<T>(sources.gathered ? gathered.x : batch.x);
+  const auto factor = context.tensor(sources.factor), tiles = context.tensor(sources.kept.tiles),
              gradient = context.tensor(start);
   const auto xRows = context.tensor(gathered.rows), offsets = context.tensor(batch.offsets),
              tileOf = context.tensor(sources.kept.tileOf);
@@ -104,35 +105,106 @@ const std::vector<float> kFactors = {0.5f, 0, 1, 2, 0.25f, 1e-3f};
 
 }  // namespace
 
+/// The gradient with and without factors, with rows gathered or not, against its reference.
+template <class T>
+void expectGradients(const Context& context, int64_t d, int64_t p, uint64_t round) {
+  Random random(round);
+  auto batch = stored<T>(randomBatch(random, kLengths, 2, d, p));
+  const auto start = random.normals(2 * p * d);
+  const auto name = label("d ", d, ", p ", p, typeName<T>);
+  const Sources plain{{}, {}, round % 2 == 1};
+  const auto all = weightGradientOf<T>(context, batch, plain, start);
+  expectSums(all, once(name, [&] { return exactGradient(batch, {}, start); }), batch.rows(), name);
+  context.sameInEveryRun("weightGradient, " + name, all);
+
+  const auto& exact = once(name, [&] { return exactGradient(batch, kFactors, start); });
+  poisonZeroUnits(batch, kFactors);
+  const Sources scaled{kFactors, {}, round % 2 == 0};
+  const auto weighted = weightGradientOf<T>(context, batch, scaled, start);
+  expectSums(weighted, exact, batch.rows(), name + ", with factors");
+  context.sameInEveryRun("weightGradient with factors, " + name, weighted);
+
+  auto factorsLeft = kFactors;
+  const SegmentBatch left = withoutZeroUnits(batch, factorsLeft);
+  expectSame(weightGradientOf<T>(context, left, {factorsLeft, {}, false}, start), weighted,
+             name + ", a unit left out against one with factor 0");
+}
+
 CONFORMANCE_TEST(weightGradient) {
   const auto sizes = raggedSizes();
   uint64_t round = 0;
   for (const int64_t d : {1, 7, 16, 17, 63, 64, 65, 129, 257}) {
     for (const int64_t shift : {0, 3}) {
       const int64_t p = sizes[(round + static_cast<uint64_t>(shift)) % sizes.size()];
-      Random random(round);
-      SegmentBatch batch = randomBatch(random, kLengths, 2, d, p);
-      const auto start = random.normals(2 * p * d);
-      const auto name = label("d ", d, ", p ", p);
-      const Sources plain{{}, {}, round % 2 == 1};
-      const auto all = weightGradientOf(context, batch, plain, start);
-      expectSums(all, once(name, [&] { return exactGradient(batch, {}, start); }), batch.rows(), name);
-      context.sameInEveryRun("weightGradient, " + name, all);
-
-      const auto& exact = once(name, [&] { return exactGradient(batch, kFactors, start); });
-      poisonZeroUnits(batch, kFactors);
-      const Sources scaled{kFactors, {}, round % 2 == 0};
-      const auto weighted = weightGradientOf(context, batch, scaled, start);
-      expectSums(weighted, exact, batch.rows(), name + ", with factors");
-      context.sameInEveryRun("weightGradient with factors, " + name, weighted);
-
-      auto factorsLeft = kFactors;
-      const SegmentBatch left = withoutZeroUnits(batch, factorsLeft);
-      expectSame(weightGradientOf(context, left, {factorsLeft, {}, false}, start), weighted,
-                 name + ", a unit left out against one with factor 0");
+      expectGradients<float>(context, d, p, round);
       if (shift == 3) ++round;
     }
   }
+}
+
+// As large as tiles are, and with lines that no 16 bytes divide.
+CONFORMANCE_TEST(weightGradientOfBfloat16) {
+  context.forEachReal([&]<class T>() {
+    if (std::is_same_v<T, float>) return;
+    uint64_t round = 0;
+    for (const auto& [d, p] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 1}, {8, 8}, {7, 64}, {64, 64}, {72, 8}, {24, 136}, {136, 72}, {129, 130}, {65, 3}}) {
+      expectGradients<T>(context, d, p, round++);
+    }
+  });
+}
+
+// Rows of many units in one step of a sum, of two, of one; the terms have one sign, so that what is cut off adds up.
+CONFORMANCE_TEST(weightGradientOfShortUnits) {
+  context.forEachReal([&]<class T>() {
+    for (const int32_t length : {1, 2, 3, 7, 15, 16, 17, 33}) {
+      Random random(static_cast<uint64_t>(length));
+      const int64_t d = 72, p = 80, units = 96 / length + 2;
+      auto batch = randomBatch(random, std::vector<int32_t>(static_cast<size_t>(units), length), 1, d, p);
+      for (auto* values : {&batch.x, &batch.dy}) {
+        for (float& value : *values) value = std::abs(value);
+      }
+      batch = stored<T>(batch);
+      std::vector<float> factor;
+      for (int64_t u = 0; u < units; ++u) factor.push_back(static_cast<float>(random.uniform(0.01, 1)));
+      const std::vector<float> start(static_cast<size_t>(p * d));
+      const auto name = label("units of ", length, typeName<T>);
+      const auto gradient = weightGradientOf<T>(context, batch, {factor, {}, false}, start);
+      expectSums(gradient, once(name, [&] { return exactGradient(batch, factor, start); }), batch.rows(), name);
+      context.sameInEveryRun(name, gradient);
+    }
+  });
+}
+
+// Groups that several blocks of threads add up, of which one changes: the others' gradients keep their bits.
+CONFORMANCE_TEST(weightGradientOfAGroupIsItsOwn) {
+  context.forEachReal([&]<class T>() {
+    const int64_t d = std::is_same_v<T, float> ? 9 : 24, p = 16, size = p * d;
+    Random random(12);
+    const auto settingOf = [&](const std::vector<int32_t>& lengths, float fill) {
+      SegmentBatch batch = randomBatch(random, lengths, 3, d, p);
+      for (int64_t i = 0; i < batch.offsets[4] * d; ++i) batch.x[static_cast<size_t>(i)] = fill;
+      return batch;
+    };
+    const std::vector<float> factor = {0.5f, 0, 0.75f, 2}, start(static_cast<size_t>(3 * size));
+    const SegmentBatch other = settingOf({3, 1, 0, 2, 700, 40, 500, 30, 600, 9, 1, 2}, 1);
+    std::vector<float> first;
+    for (const auto& [rows, fill] : std::vector<std::pair<int32_t, float>>{{2, 1}, {0, 1}, {551, 1}, {1200, NAN}}) {
+      SegmentBatch batch = settingOf({3, 1, 0, rows, 700, 40, 500, 30, 600, 9, 1, 2}, fill);
+      std::copy(other.x.begin() + other.offsets[4] * d, other.x.end(), batch.x.begin() + batch.offsets[4] * d);
+      std::copy(other.dy.begin() + other.offsets[4] * p, other.dy.end(), batch.dy.begin() + batch.offsets[4] * p);
+      batch = stored<T>(batch);
+      const auto gradient = weightGradientOf<T>(context, batch, {factor, {}, rows > 2}, start);
+      const std::vector<float> mine(gradient.begin() + size, gradient.end());
+      const auto name = label("beside ", rows, " rows", typeName<T>);
+      if (first.empty()) {
+        expectSums(gradient, once(name, [&] { return exactGradient(batch, factor, start); }), batch.rows(), name);
+        first = mine;
+      }
+      context.sameInEveryRun(name, mine);
+      expectSame(mine, first, name);
+    }
+  });
 }
 
 // Operands too large to be copied at once: a group goes on where an earlier pass ended.
@@ -149,12 +221,13 @@ CONFORMANCE_TEST(weightGradientInSeveralPasses) {
 }
 
 CONFORMANCE_TEST(weightGradientFromTiles) {
-  for (const int64_t d : {1, 17, 64, 129, 300}) {
-    for (const int64_t p : {7, 65, 140}) {
+  context.forEachReal([&]<class T>() {
+    for (const auto& [d, p] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 65}, {17, 7}, {17, 65}, {64, 8}, {64, 140}, {136, 72}, {300, 7}, {300, 65}}) {
       Random random(static_cast<uint64_t>(d + p));
-      SegmentBatch batch = randomBatch(random, kLengths, 2, d, p);
+      auto batch = stored<T>(randomBatch(random, kLengths, 2, d, p));
       const auto start = random.normals(2 * p * d);
-      const auto name = label("from tiles, d ", d, ", p ", p);
+      const auto name = label("from tiles, d ", d, ", p ", p, typeName<T>);
       const auto& exact = once(name, [&] { return exactGradient(batch, kFactors, start); });
       // Five tiles in one group, four in the other, slots in another order than segments; their rows must not be read
       // any more.
@@ -170,11 +243,11 @@ CONFORMANCE_TEST(weightGradientFromTiles) {
         std::fill_n(batch.dy.begin() + batch.offsets[static_cast<size_t>(s)] * p, batch.rowsOf(s) * p, NAN);
       }
       kept.tiles = join(tiles);
-      const auto gradient = weightGradientOf(context, batch, {kFactors, kept, false}, start);
+      const auto gradient = weightGradientOf<T>(context, batch, {kFactors, kept, false}, start);
       expectSums(gradient, exact, batch.rows(), name);
       context.sameInEveryRun(name, gradient);
     }
-  }
+  });
 }
 
 CONFORMANCE_TEST(biasGradient) {
@@ -214,19 +287,23 @@ CONFORMANCE_TEST(gradientsOfNothing) {
 }
 
 CONFORMANCE_TEST(gradientsOfNonFiniteRows) {
-  const int64_t d = 33, p = 17;
-  Random random(4);
-  const SegmentBatch clean = randomBatch(random, kLengths, 2, d, p);
-  const std::vector<float> start(static_cast<size_t>(2 * p * d));
-  const auto before = weightGradientOf(context, clean, {kFactors, {}, false}, start);
-  SegmentBatch batch = clean;
-  const int64_t row = batch.offsets[9];  // unit 3 of group 1
-  batch.dy[static_cast<size_t>(row * p + 16)] = NAN;
-  const auto after = weightGradientOf(context, batch, {kFactors, {}, false}, start);
-  for (size_t i = 0; i < after.size(); ++i) {
-    const bool reached = i >= static_cast<size_t>(p * d + 16 * d);
-    expect(reached ? std::isnan(after[i]) : after[i] == before[i], label("NaN in one column of dy: element ", i));
-  }
+  context.forEachReal([&]<class T>() {
+    const int64_t d = std::is_same_v<T, float> ? 33 : 40, p = std::is_same_v<T, float> ? 17 : 24;
+    Random random(4);
+    const SegmentBatch clean = randomBatch(random, kLengths, 2, d, p);
+    const std::vector<float> start(static_cast<size_t>(2 * p * d));
+    const auto before = weightGradientOf<T>(context, clean, {kFactors, {}, false}, start);
+    SegmentBatch batch = clean;
+    const int64_t row = batch.offsets[9];  // unit 3 of group 1
+    batch.dy[static_cast<size_t>(row * p + 16)] = NAN;
+    const auto after = weightGradientOf<T>(context, batch, {kFactors, {}, false}, start);
+    for (int64_t i = 0; i < 2 * p * d; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const bool reached = i >= p * d && i / d % p == 16;
+      expect(reached ? std::isnan(after[at]) : after[at] == before[at],
+             label("NaN in one column of dy", typeName<T>, ": element ", i));
+    }
+  });
 }
 
 CONFORMANCE_TEST(gradientsRefuse) {
