@@ -28,6 +28,8 @@ export interface SwitchClassifierConfig {
   maxPositions: number
   /** Weight of the per-unit balance loss. Default 0.01. */
   balanceLoss?: number
+  /** Balance against the load released with noise, in place of each text's own. Default false. */
+  releaseLoad?: boolean
   /** Default 0. */
   dropout?: number
 }
@@ -55,6 +57,7 @@ export class SwitchClassifier extends Module {
       numExperts: config.numExperts,
       expertsPerToken: config.expertsPerToken,
       balanceLoss: config.balanceLoss,
+      releaseLoad: config.releaseLoad,
     }
     this.layers = Array.from({ length: numLayers }, (_, layer) => {
       const mixture = sparseEvery > 0 && layer % sparseEvery === sparseEvery - 1

@@ -36,6 +36,7 @@ const switchSchema = z.strictObject({
   sparseEvery: z.int().nonnegative().default(2),
   maxPositions: positive,
   balanceLoss: z.number().nonnegative().default(0.01),
+  releaseLoad: z.boolean().default(false),
   dropout: z.number().min(0).lt(1).default(0),
 })
 

@@ -1,5 +1,6 @@
 import type { Activation } from '../autograd/activation.js'
 import { add, jitter } from '../autograd/elementwise.js'
+import { LoadEstimate, releasedBalanceLoss } from '../autograd/load-balance.js'
 import { mixture } from '../autograd/mixture.js'
 import type { Parameter } from '../autograd/parameter.js'
 import { type Routing, route, routerLoss } from '../autograd/routing.js'
@@ -43,8 +44,13 @@ export interface MixtureOfExpertsConfig {
   routerJitter?: number
   /** Rows of one unit that one expert takes at most; the rest pass by on the residual. Default 0: dropless. */
   capacityPerUnit?: number
-  /** Weight of the balance loss per unit. Default 0.01. */
+  /** Weight of the balance loss. Default 0.01. */
   balanceLoss?: number
+  /**
+   * Balances against the load that past batches released with noise (`LoadEstimate`), in place of each unit's own load.
+   * Default false.
+   */
+  releaseLoad?: boolean
   /** Weight of the router z-loss. Default 0. */
   zLoss?: number
   /**
@@ -73,6 +79,7 @@ export class MixtureOfExperts extends Module {
   readonly down: Parameter
   readonly downBias: Parameter | undefined
   adapters: ExpertAdapters | undefined
+  readonly load: LoadEstimate | undefined
   readonly #config: Required<Omit<MixtureOfExpertsConfig, 'downDeviation'>>
   readonly #layer: number
 
@@ -97,6 +104,7 @@ export class MixtureOfExperts extends Module {
     const narrow = [numExperts, hiddenSize, intermediateSize]
     this.down = downDeviation === 0 ? init.zeros(narrow) : init.normal(narrow, downDeviation)
     this.downBias = bias ? init.zeros([numExperts, hiddenSize]) : undefined
+    this.load = config.releaseLoad ? new LoadEstimate(init.device, numExperts, expertsPerToken) : undefined
     this.#config = {
       hiddenSize,
       intermediateSize,
@@ -111,6 +119,7 @@ export class MixtureOfExperts extends Module {
       capacityPerUnit: config.capacityPerUnit ?? 0,
       balanceLoss: config.balanceLoss ?? 0.01,
       zLoss: config.zLoss ?? 0,
+      releaseLoad: config.releaseLoad ?? false,
       batchCoupled: config.batchCoupled ?? [],
     }
     this.#layer = layer
@@ -132,13 +141,16 @@ export class MixtureOfExperts extends Module {
     })
     const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
-    const { balanceLoss: balance, zLoss: z } = this.#config
+    const { balanceLoss, zLoss: z } = this.#config
+    const balance = this.load ? 0 : balanceLoss
     const wanted = loads !== undefined || (tape.sink !== undefined && (balance > 0 || z > 0))
-    const loss = wanted ? routerLoss(tape, logits, routing, { balance, z, loads }) : undefined
+    const ownLoss = wanted ? routerLoss(tape, logits, routing, { balance, z, loads }) : undefined
+    const loss = balance > 0 || z > 0 ? ownLoss : undefined
+    const loadLoss = this.load && tape.sink ? releasedBalanceLoss(tape, routing, this.load, balanceLoss) : undefined
     const y = this.adapters
       ? this.adapters.forward(x, routing.gate, routing.plan, this, activation, context)
       : mixture(tape, x, routing.gate, routing.plan, this, activation)
-    return { y, loss: balance > 0 || z > 0 ? loss : undefined, routing }
+    return { y, loss: addLosses(context, [loss, loadLoss]), routing }
   }
 
   /** Puts adapters on the experts' weights and freezes these. */

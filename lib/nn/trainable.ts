@@ -1,3 +1,4 @@
+import { LoadEstimate } from '../autograd/load-balance.js'
 import { DpMoeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
 import { Linear } from './linear.js'
@@ -25,7 +26,7 @@ const ROUTER = /(^|\.)(router|gate)$/
 
 /**
  * Sets which parameters of a model train; clipping and noise see only those. Parameters that the model itself froze for
- * good stay frozen under `all`.
+ * good stay frozen under `all`; load estimates go on under every choice.
  *
  * Guarantee. A frozen parameter takes no part in norms, noise or updates: what is released of it is its public first value.
  *
@@ -48,7 +49,7 @@ export function setTrainable(
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
       const isBias = choice === 'bias' && /(^|\.)\w*bias$/i.test(name)
-      if (!isBias && !head?.test(name)) parameter.freeze()
+      if (!isBias && !head?.test(name) && !(parameter instanceof LoadEstimate)) parameter.freeze()
     }
   }
   if (choice === 'lora') {

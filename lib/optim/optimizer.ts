@@ -1,3 +1,4 @@
+import { LoadEstimate } from '../autograd/load-balance.js'
 import type { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
@@ -8,8 +9,10 @@ import type { Schedule } from './schedules.js'
 export interface UpdateNoise {
   /** ChaCha20 key, int32 [8]. */
   readonly key: Tensor
-  /** Standard deviation added to each summed gradient entry: noiseMultiplier * maxGradNorm. */
+  /** Standard deviation added to each summed gradient entry: noiseMultiplier * maxGradNorm, without other releases. */
   readonly deviation: number
+  /** The same for each summed load entry, where loads are released. */
+  readonly loadDeviation?: number
 }
 
 export interface Update {
@@ -73,7 +76,9 @@ export abstract class Optimizer {
     this.#updates++
     const rate = this.options.learningRate * (this.options.schedule?.(update.step) ?? 1)
     this.parameters.forEach((parameter, stream) => {
-      if (parameter.trainable) this.updateParameter(parameter, stream, rate * parameter.learningRateScale, update)
+      if (!parameter.trainable) return
+      if (parameter instanceof LoadEstimate) updateLoad(parameter, stream, update)
+      else this.updateParameter(parameter, stream, rate * parameter.learningRateScale, update)
     })
   }
 
@@ -151,4 +156,26 @@ export abstract class Optimizer {
     const device: Device = this.parameters[0]!.device
     for (const [name, { shape, data }] of tensors) this.#state.set(name, device.keep(device.tensor(data, shape)))
   }
+}
+
+/** estimate = (1 - smoothing) estimate + smoothing * (noised sum of loads) / divisor; its gradient is minus the load. */
+function updateLoad(estimate: LoadEstimate, stream: number, { step, divisor, noise }: Update): void {
+  if (noise && noise.loadDeviation === undefined) {
+    throw new DpMoeError('INVALID_ARGUMENT', `${estimate.name}: expected noise for released loads, got none`)
+  }
+  estimate.device.run('noisySgd', {
+    weight: estimate.tensor,
+    gradient: estimate.gradient,
+    key: noise?.key,
+    size: estimate.size,
+    step,
+    stream,
+    noiseDeviation: noise?.loadDeviation ?? 0,
+    divisor,
+    learningRate: estimate.smoothing,
+    momentum: 0,
+    weightDecay: 1,
+    averageRate: 0,
+    nesterov: false,
+  })
 }

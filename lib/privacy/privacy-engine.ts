@@ -1,4 +1,5 @@
 import { type AccountantName, createAccountant, type NeighboringRelation, solve } from '../accounting/index.js'
+import { LoadEstimate } from '../autograd/load-balance.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import type { LossFunction, MicroBatch, UnitBatch } from '../nn/accumulate.js'
 import type { Module } from '../nn/module.js'
@@ -6,6 +7,7 @@ import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import type { ClippingMode } from './clipping.js'
 import { osKey, type RunKey, seedKey, trainingKey } from './keys.js'
+import { type LoadNoise, loadNoise } from './load-noise.js'
 import { PrivateOptimizer, type PrivateStepStatistics, type StepRecorder } from './private-optimizer.js'
 import { type BatchSampler, PoissonSampler } from './sampling.js'
 import { spentEpsilon } from './spent.js'
@@ -70,6 +72,8 @@ export interface PrivacyPlan {
 export interface PrivateTraining extends PrivacyPlan {
   readonly module: Module
   readonly optimizer: PrivateOptimizer
+  /** How noisy the released loads of experts are, where the model has load estimates. */
+  readonly loadNoise: LoadNoise | undefined
   /** Which units are in the batch of a step. */
   readonly sampler: BatchSampler
   /** Clips, sums, adds noise, updates and counts one step. */
@@ -147,6 +151,9 @@ export class PrivacyEngine {
     const sampler = given ?? new PoissonSampler(key, options.data.length, sampleRate)
     const wrapped = { optimizer, key, noiseMultiplier, maxGradNorm, clipping, expectedBatchSize, recorder }
     const privateOptimizer = new PrivateOptimizer(wrapped)
+    const estimates = module.trainableParameters().filter((parameter) => parameter instanceof LoadEstimate)
+    const noise = loadNoise(estimates, noiseMultiplier, expectedBatchSize)
+    for (const estimate of estimates) estimate.smoothing = noise!.smoothing
     const entry = { plan, steps: 0 }
     this.#spent.push(entry)
     return {
@@ -154,6 +161,7 @@ export class PrivacyEngine {
       module,
       optimizer: privateOptimizer,
       sampler,
+      loadNoise: noise,
       step: (step, microBatches, loss, telemetry) => {
         entry.steps++
         return privateOptimizer.step(step, microBatches, loss, telemetry)

@@ -1,3 +1,4 @@
+import type { Release } from '../accounting/index.js'
 import type { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
@@ -6,7 +7,7 @@ import { accumulateGradients, type LossFunction, type MicroBatch, type UnitBatch
 import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { ClippedSumSink } from './clipped-sum-sink.js'
-import { type Clipping, type ClippingMode, clippingGroups } from './clipping.js'
+import { type Clipping, type ClippingMode, clippingGroups, releasesOf } from './clipping.js'
 import { keyTensor, type RunKey } from './keys.js'
 
 /** What the native update takes as float32 must be below its infinity. */
@@ -55,7 +56,9 @@ export interface PrivateStepStatistics {
  * One DP-SGD step (arXiv 1607.00133) around an ordinary optimizer: clip per unit, sum, add Gaussian noise, divide, update.
  *
  * Guarantee. The update reads the batch only through sum_u clip(g_u) + N(0, sigma^2 C^2), where each clipped gradient has
- * L2 norm at most C over all trained parameters together; everything after it is post-processing. The noise of a step is
+ * L2 norm at most C over all trained parameters together; everything after it is post-processing. Where the model has load
+ * estimates, the sum of loads is released beside it: each release i has noise sigma C_i / sqrt(w_i) with weights that sum to
+ * 1, so that both together are one Gaussian mechanism with sigma. The noise of a step is
  * drawn once, however the batch is split into micro-batches, and every (step, parameter, element) has its own place in the
  * key's stream: step numbers must rise. Nothing that was in the gradient buffers before the step is part of it.
  *
@@ -101,9 +104,21 @@ export class PrivateOptimizer {
     return clippingGroups(clipping, maxGradNorm, optimizer.parameters)
   }
 
-  /** Standard deviation of the noise on each entry of the summed gradient. */
+  /** What each step releases with noise, now that these parameters are trainable. */
+  get releases(): Release[] {
+    return releasesOf(this.clipping)
+  }
+
+  /** Standard deviation of the noise on each entry of the summed gradient: sigma C, and 1 % more where loads are released. */
   get noiseDeviation(): number {
-    return this.#options.noiseMultiplier * this.#options.maxGradNorm
+    return this.#deviations().deviation
+  }
+
+  /** sigma bound / sqrt(weight) of each release (jointReleases); without noise all are 0. */
+  #deviations(): { deviation: number; loadDeviation: number } {
+    const of = ({ bound, weight }: Release) => (this.#options.noiseMultiplier * bound) / Math.sqrt(weight)
+    const [gradient, load] = this.releases as [Release, Release?]
+    return { deviation: of(gradient), loadDeviation: load ? of(load) : 0 }
   }
 
   /** One step over the micro-batches of step `step`'s batch (none: an empty batch). */
@@ -160,9 +175,10 @@ export class PrivateOptimizer {
       )
       await recorded
       this.#lastUpdate = step
-      const noise = { key: this.#key, deviation: this.noiseDeviation }
+      const noise = { key: this.#key, ...this.#deviations() }
       this.device.scope(() => optimizer.update({ step, divisor: expectedBatchSize, noise }))
-      return summarize(sums, await statistics.data(), clipping.groups.length)
+      const gradientGroups = clipping.groups.filter(({ release }) => release === 'gradient')
+      return summarize(sums, await statistics.data(), gradientGroups.length)
     } finally {
       statistics[Symbol.dispose]()
     }

@@ -6,6 +6,7 @@ import type { TextClassifier } from '../models/text-classifier.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
 import type { Ledger } from '../privacy/ledger.js'
+import type { LoadNoise } from '../privacy/load-noise.js'
 import { PrivacyEngine } from '../privacy/privacy-engine.js'
 import { spentEpsilon } from '../privacy/spent.js'
 import { version } from '../version.js'
@@ -28,10 +29,13 @@ export interface PrivateRunParts {
 /** The private side of a run: steps recorded in the ledger, and the certificate made from it. */
 export class PrivateRun {
   readonly maker: StepMaker
+  /** How noisy the released loads of experts are, where the model has load estimates. */
+  readonly loadNoise: LoadNoise | undefined
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
   readonly #seeded: boolean
   readonly #units: number
+  readonly #releases: Certificate['releases']
   readonly #users: PrivateRunParts['users']
 
   constructor({ device, model, optimizer, training, maxRows, plan, run, users }: PrivateRunParts) {
@@ -56,6 +60,8 @@ export class PrivateRun {
       clipping: recipe.clipping,
       recorder: { appendStep: (step) => ledger.append(step, mechanism) },
     })
+    this.#releases = made.optimizer.releases
+    this.loadNoise = made.loadNoise
     this.maker = privateSteps({ device, model, data: training, maxRows }, made)
   }
 
@@ -86,7 +92,7 @@ export class PrivateRun {
       delta: plan.delta,
       epsilon: this.epsilon(),
       accountant: { name: 'pld', bound: 'upper', tolerance: DEFAULT_TOLERANCE },
-      releases: [{ name: 'gradient', bound: recipe.maxGradNorm, weight: 1 }],
+      releases: this.#releases,
       publicConstants: this.#publicConstants(labels),
       seeded: this.#seeded,
       software: { name: 'dp-moe', version },

@@ -8,6 +8,7 @@ import { createClassifier, type TextClassifier } from '../models/text-classifier
 import { Telemetry } from '../nn/telemetry.js'
 import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
 import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
+import type { LoadNoise } from '../privacy/load-noise.js'
 import { ShuffleSampler } from '../privacy/sampling.js'
 import { version } from '../version.js'
 import { evaluateClassifier } from './evaluate.js'
@@ -67,7 +68,7 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   try {
     const model = createClassifier(device, recipe.model, 0)
     const parts = { options, recipe, texts, tokenizer, training, validation, device, model, started }
-    return plan ? await trainPrivately(parts, plan, say('warning')) : await trainPlainly(parts, say('warning'))
+    return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
   } finally {
     device.close()
   }
@@ -85,12 +86,24 @@ interface Parts {
   readonly started: number
 }
 
-async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: string) => void): Promise<TrainResult> {
+type Say = (level: TrainMessage['level']) => (text: string) => void
+
+async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promise<TrainResult> {
   const { options, recipe, training, device, model } = parts
   const key = runKey(options)
   const optimizer = makeOptimizer(model, recipe, plan.steps)
   const telemetry = new Telemetry(device)
-  const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan, warn })
+  const run = await openRun({
+    options,
+    recipe,
+    data: training,
+    model,
+    optimizer,
+    device,
+    key,
+    plan,
+    warn: say('warning'),
+  })
   try {
     const privateRun = new PrivateRun({
       ...parts,
@@ -100,6 +113,7 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: stri
       maxRows: maxRows(options, recipe),
       users: options.group === undefined ? undefined : { maxExamples: maxExamplesPerUser(options) },
     })
+    if (privateRun.loadNoise) describeLoadNoise(privateRun.loadNoise, say)
     await trainingLoop({
       ...parts,
       run,
@@ -124,6 +138,18 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, warn: (text: stri
   } finally {
     await run.close()
   }
+}
+
+/** Above this noise the balance loss pushes about at random. */
+const noisyLoad = 0.3
+
+function describeLoadNoise({ ofRelease, ofEstimate, smoothing }: LoadNoise, say: Say): void {
+  const percent = (fraction: number) => `${(100 * fraction).toFixed(0)} %`
+  const text =
+    `released load: noise ${percent(ofRelease)} of an expert's load in a step, ${percent(ofEstimate)} in the estimate ` +
+    `(weight ${smoothing.toFixed(2)} on the newest)`
+  if (ofEstimate <= noisyLoad) say('info')(text)
+  else say('warning')(`${text}: too noisy to balance by. Take larger batches, or the balance loss per example`)
 }
 
 async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise<TrainResult> {

@@ -42,7 +42,8 @@ export async function squaredNormsByParameter<E, B extends UnitBatch>(
 ): Promise<Map<string, number[]>> {
   const { device, module } = subject
   const parameters = module.trainableParameters()
-  const groups = parameters.map((parameter) => ({ name: parameter.name, parameters: [parameter], bound: 1 }))
+  const release = 'gradient' as const
+  const groups = parameters.map((parameter) => ({ name: parameter.name, parameters: [parameter], bound: 1, release }))
   const norms = await device.scope(() => {
     const statistics = device.zeros([groups.length, 3], { dtype: 'float64' })
     const clipping = { mode: 'per-layer', maxGradNorm: Math.sqrt(groups.length), groups } as const
