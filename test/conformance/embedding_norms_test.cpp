@@ -50,17 +50,19 @@ std::vector<double> exactNorms(const EmbeddingBatch& batch) {
   return norms;
 }
 
+template <class T>
 std::vector<double> normsOf(const Context& context, const EmbeddingBatch& batch, double start = 0) {
-  const auto dy = context.tensor(batch.dy);
+  const auto dy = context.tensor<T>(batch.dy);
   const auto ids = context.tensor(batch.ids), offsets = context.tensor(batch.offsets);
   const auto normSquared = context.tensor(std::vector<double>(static_cast<size_t>(batch.units()), start));
   context.backend().embeddingGradientNorms({dy, ids, offsets, normSquared, batch.rows(), batch.d, batch.units()});
   return normSquared.values();
 }
 
+template <class T>
 std::vector<float> gradientOf(const Context& context, const EmbeddingBatch& batch, const std::vector<float>& factors,
                               const std::vector<float>& start) {
-  const auto dy = context.tensor(batch.dy), factor = context.tensor(factors), gradient = context.tensor(start);
+  const auto dy = context.tensor<T>(batch.dy), factor = context.tensor(factors), gradient = context.tensor(start);
   const auto ids = context.tensor(batch.ids), offsets = context.tensor(batch.offsets);
   context.backend().embeddingGradient({dy, ids, offsets, factors.empty() ? Input<float>{} : Input<float>(factor),
                                        gradient, batch.rows(), batch.d, batch.units(),
@@ -83,7 +85,14 @@ TiedUnit randomTiedUnit(Random& random, int32_t embeddingRows, int32_t headRows,
   return unit;
 }
 
+template <class T>
+TiedUnit stored(TiedUnit unit) {
+  for (auto* values : {&unit.dEmbedding, &unit.dLogits, &unit.x}) *values = rounded<T>(*values);
+  return unit;
+}
+
 /// The squared norms of the table's gradient: both uses and the cross term, or the cross term alone.
+template <class T>
 std::vector<double> tiedNormsOf(const Context& context, const std::vector<TiedUnit>& units, int64_t d, bool crossOnly) {
   EmbeddingBatch embedding{d, {0}, {}, {}};
   SegmentBatch head{d, kTiedVocabulary, static_cast<int64_t>(units.size()), 1, {}, {}, {0}};
@@ -95,7 +104,8 @@ std::vector<double> tiedNormsOf(const Context& context, const std::vector<TiedUn
     head.x.insert(head.x.end(), unit.x.begin(), unit.x.end());
     head.offsets.push_back(static_cast<int32_t>(static_cast<int64_t>(head.x.size()) / d));
   }
-  const auto dEmbedding = context.tensor(embedding.dy), dLogits = context.tensor(head.dy), x = context.tensor(head.x);
+  const auto dEmbedding = context.tensor<T>(embedding.dy), dLogits = context.tensor<T>(head.dy),
+             x = context.tensor<T>(head.x);
   const auto ids = context.tensor(embedding.ids), embeddingOffsets = context.tensor(embedding.offsets),
              headOffsets = context.tensor(head.offsets);
   const auto normSquared = context.tensor(std::vector<double>(units.size()));
@@ -138,179 +148,233 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 }  // namespace
 
 CONFORMANCE_TEST(embeddingGradientNorms) {
-  for (const auto& lengths : unitLengths()) {
-    for (const int64_t d : {1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 129}) {
-      for (const int32_t vocabulary : {1, 3, 1000, INT32_MAX}) {  // one token only, many repeats, few, none
-        Random random(static_cast<uint64_t>(d + vocabulary));
-        const EmbeddingBatch batch = randomEmbeddingBatch(random, lengths, d, vocabulary);
-        const auto name = label(describe(lengths, d), ", vocabulary ", vocabulary);
-        auto exact = once(name, [&] { return exactNorms(batch); });
-        const auto norms = normsOf(context, batch);
-        expectNorms(norms, exact, "embeddingGradientNorms, " + name);
-        for (double& value : exact) value += 2;
-        expectNorms(normsOf(context, batch, 2), exact, "added to 2, " + name);
-        context.sameInEveryRun("embeddingGradientNorms, " + name, norms);
-      }
-    }
-  }
-}
-
-CONFORMANCE_TEST(embeddingGradientNormsOfRepeatedTokens) {
-  // One token 512 times: rows that add up, and rows that cancel to a thousandth or to nothing.
-  const int64_t d = 65;
-  for (const double left : {1.0, 1e-3, 0.0}) {
-    Random random(1);
-    EmbeddingBatch batch = randomEmbeddingBatch(random, {512, 1}, d, 1);
-    for (int64_t r = 1; r < 512; r += 2) {
-      for (int64_t c = 0; c < d; ++c) {
-        const double before = batch.dy[static_cast<size_t>((r - 1) * d + c)];
-        batch.dy[static_cast<size_t>(r * d + c)] = static_cast<float>(before * (left - 1 + left * random.normal()));
-      }
-    }
-    expectNorms(normsOf(context, batch), exactNorms(batch), label("a token 512 times, left ", left));
-  }
-  // Ids that collide in any table of a power of two.
-  Random random(2);
-  EmbeddingBatch batch = randomEmbeddingBatch(random, {300}, 16, 1);
-  for (size_t r = 0; r < batch.ids.size(); ++r) batch.ids[r] = static_cast<int32_t>(r % 100) << 20;
-  expectNorms(normsOf(context, batch), exactNorms(batch), "ids with equal low bits");
-}
-
-CONFORMANCE_TEST(embeddingGradientNormsOfAUnitAreItsOwn) {
-  for (const int64_t d : {1, 17, 64}) {
-    Random random(static_cast<uint64_t>(d));
-    const EmbeddingBatch own = randomEmbeddingBatch(random, {40}, d, 12);
-    std::vector<double> first;
-    struct Neighbours {
-      int32_t before, after;
-      double scale;
-    };
-    for (const auto& [before, after, scale] : std::vector<Neighbours>{
-             {0, 0, 1}, {5, 3, 1}, {10, 6, 1}, {64, 0, 1e30}, {0, 700, 1}, {1, 1, NAN}, {33, 900, INFINITY}}) {
-      const EmbeddingBatch a = randomEmbeddingBatch(random, {before}, d, 12),
-                           b = randomEmbeddingBatch(random, {after}, d, 12);
-      EmbeddingBatch batch{d, offsetsOf({before, 40, after}), join<float>({a.dy, own.dy, b.dy}),
-                           join<int32_t>({a.ids, own.ids, b.ids})};
-      for (int64_t i = 0; i < static_cast<int64_t>(batch.dy.size()); ++i) {
-        const bool mine = i >= before * d && i < (before + 40) * d;
-        if (!mine) batch.dy[static_cast<size_t>(i)] *= static_cast<float>(scale);
-      }
-      const auto norms = normsOf(context, batch);
-      if (first.empty()) first = {norms[1]};
-      expectSame({norms[1]}, first, label("a unit between ", before, " and ", after, " rows times ", scale));
-      for (const size_t u : {0, 2}) {
-        const bool finite = std::isfinite(scale) || (u == 0 ? before : after) == 0;
-        expect(std::isfinite(norms[u]) == finite, label("the norm of rows times ", scale, " is ", norms[u]));
-      }
-    }
-  }
-}
-
-CONFORMANCE_TEST(embeddingGradient) {
-  for (const auto& lengths : unitLengths()) {
-    for (const int64_t d : {1, 3, 16, 17, 63, 64, 65, 129, 200}) {
-      for (const int32_t vocabulary : {1, 40}) {
-        Random random(static_cast<uint64_t>(d));
-        EmbeddingBatch batch = randomEmbeddingBatch(random, lengths, d, vocabulary);
-        const auto start = random.normals(vocabulary * d);
-        std::vector<float> factors;
-        for (size_t u = 0; u < lengths.size(); ++u) factors.push_back(u % 3 == 1 ? 0 : 1 / static_cast<float>(u + 1));
-        for (const bool weighted : {false, true}) {
-          const auto name = label(describe(lengths, d), ", vocabulary ", vocabulary, weighted ? ", with factors" : "");
-          std::vector<Sum> expected(start.size());
-          for (size_t i = 0; i < start.size(); ++i) expected[i].add(static_cast<double>(start[i]));
-          for (size_t u = 0; u < lengths.size(); ++u) {
-            for (int64_t r = batch.offsets[u]; r < batch.offsets[u + 1]; ++r) {
-              for (int64_t c = 0; c < d; ++c) {
-                float& value = batch.dy[static_cast<size_t>(r * d + c)];
-                if (weighted && factors[u] == 0) value = NAN;  // not to be read
-                if (weighted && factors[u] == 0) continue;
-                expected[static_cast<size_t>(batch.ids[static_cast<size_t>(r)] * d + c)].add(
-                    static_cast<double>(value) * (weighted ? static_cast<double>(factors[u]) : 1));
-              }
-            }
-          }
-          const auto gradient = gradientOf(context, batch, weighted ? factors : std::vector<float>(), start);
-          expectSums(gradient, expected, batch.rows(), "embeddingGradient, " + name);
-          context.sameInEveryRun("embeddingGradient, " + name, gradient);
+  context.forEachReal([&]<class T>() {
+    for (const auto& lengths : unitLengths()) {
+      for (const int64_t d : {1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 129}) {
+        for (const int32_t vocabulary : {1, 3, 1000, INT32_MAX}) {  // one token only, many repeats, few, none
+          Random random(static_cast<uint64_t>(d + vocabulary));
+          EmbeddingBatch batch = randomEmbeddingBatch(random, lengths, d, vocabulary);
+          batch.dy = rounded<T>(batch.dy);
+          const auto name = label(describe(lengths, d), ", vocabulary ", vocabulary, typeName<T>);
+          auto exact = once(name, [&] { return exactNorms(batch); });
+          const auto norms = normsOf<T>(context, batch);
+          expectNorms(norms, exact, "embeddingGradientNorms, " + name);
+          for (double& value : exact) value += 2;
+          expectNorms(normsOf<T>(context, batch, 2), exact, "added to 2, " + name);
+          context.sameInEveryRun("embeddingGradientNorms, " + name, norms);
         }
       }
     }
-  }
+  });
+}
+
+CONFORMANCE_TEST(embeddingGradientNormsOfRepeatedTokens) {
+  context.forEachReal([&]<class T>() {
+    // One token 512 times: rows that add up, and rows that cancel to a thousandth or to nothing.
+    const int64_t d = 65;
+    for (const double left : {1.0, 1e-3, 0.0}) {
+      Random random(1);
+      EmbeddingBatch batch = randomEmbeddingBatch(random, {512, 1}, d, 1);
+      for (int64_t r = 1; r < 512; r += 2) {
+        for (int64_t c = 0; c < d; ++c) {
+          const double before = batch.dy[static_cast<size_t>((r - 1) * d + c)];
+          batch.dy[static_cast<size_t>(r * d + c)] = static_cast<float>(before * (left - 1 + left * random.normal()));
+        }
+      }
+      batch.dy = rounded<T>(batch.dy);
+      expectNorms(normsOf<T>(context, batch), exactNorms(batch), label("a token 512 times, left ", left));
+    }
+    // Ids that collide in any table of a power of two.
+    Random random(2);
+    EmbeddingBatch batch = randomEmbeddingBatch(random, {300}, 16, 1);
+    for (size_t r = 0; r < batch.ids.size(); ++r) batch.ids[r] = static_cast<int32_t>(r % 100) << 20;
+    batch.dy = rounded<T>(batch.dy);
+    expectNorms(normsOf<T>(context, batch), exactNorms(batch), "ids with equal low bits");
+  });
+}
+
+CONFORMANCE_TEST(embeddingGradientNormsOfAUnitAreItsOwn) {
+  context.forEachReal([&]<class T>() {
+    for (const int64_t d : {1, 17, 64}) {
+      Random random(static_cast<uint64_t>(d));
+      const EmbeddingBatch own = randomEmbeddingBatch(random, {40}, d, 12);
+      std::vector<double> first;
+      struct Neighbours {
+        int32_t before, after;
+        double scale;
+      };
+      for (const auto& [before, after, scale] : std::vector<Neighbours>{
+               {0, 0, 1}, {5, 3, 1}, {10, 6, 1}, {64, 0, 1e30}, {0, 700, 1}, {1, 1, NAN}, {33, 900, INFINITY}}) {
+        const EmbeddingBatch a = randomEmbeddingBatch(random, {before}, d, 12),
+                             b = randomEmbeddingBatch(random, {after}, d, 12);
+        EmbeddingBatch batch{d, offsetsOf({before, 40, after}), join<float>({a.dy, own.dy, b.dy}),
+                             join<int32_t>({a.ids, own.ids, b.ids})};
+        for (int64_t i = 0; i < static_cast<int64_t>(batch.dy.size()); ++i) {
+          const bool mine = i >= before * d && i < (before + 40) * d;
+          if (!mine) batch.dy[static_cast<size_t>(i)] *= static_cast<float>(scale);
+        }
+        const auto norms = normsOf<T>(context, batch);
+        if (first.empty()) first = {norms[1]};
+        expectSame({norms[1]}, first, label("a unit between ", before, " and ", after, " rows times ", scale));
+        for (const size_t u : {0, 2}) {
+          const bool finite = std::isfinite(scale) || (u == 0 ? before : after) == 0;
+          expect(std::isfinite(norms[u]) == finite, label("the norm of rows times ", scale, " is ", norms[u]));
+        }
+      }
+    }
+  });
+}
+
+CONFORMANCE_TEST(embeddingGradient) {
+  context.forEachReal([&]<class T>() {
+    for (const auto& lengths : unitLengths()) {
+      for (const int64_t d : {1, 3, 16, 17, 63, 64, 65, 129, 200}) {
+        for (const int32_t vocabulary : {1, 40}) {
+          Random random(static_cast<uint64_t>(d));
+          EmbeddingBatch batch = randomEmbeddingBatch(random, lengths, d, vocabulary);
+          batch.dy = rounded<T>(batch.dy);
+          const auto start = random.normals(vocabulary * d);
+          std::vector<float> factors;
+          for (size_t u = 0; u < lengths.size(); ++u) factors.push_back(u % 3 == 1 ? 0 : 1 / static_cast<float>(u + 1));
+          for (const bool weighted : {false, true}) {
+            const auto name =
+                label(describe(lengths, d), ", vocabulary ", vocabulary, weighted ? ", with factors" : "", typeName<T>);
+            std::vector<Sum> expected(start.size());
+            for (size_t i = 0; i < start.size(); ++i) expected[i].add(static_cast<double>(start[i]));
+            for (size_t u = 0; u < lengths.size(); ++u) {
+              for (int64_t r = batch.offsets[u]; r < batch.offsets[u + 1]; ++r) {
+                for (int64_t c = 0; c < d; ++c) {
+                  float& value = batch.dy[static_cast<size_t>(r * d + c)];
+                  if (weighted && factors[u] == 0) value = NAN;  // not to be read
+                  if (weighted && factors[u] == 0) continue;
+                  expected[static_cast<size_t>(batch.ids[static_cast<size_t>(r)] * d + c)].add(
+                      static_cast<double>(value) * (weighted ? static_cast<double>(factors[u]) : 1));
+                }
+              }
+            }
+            const auto gradient = gradientOf<T>(context, batch, weighted ? factors : std::vector<float>(), start);
+            expectSums(gradient, expected, batch.rows(), "embeddingGradient, " + name);
+            context.sameInEveryRun("embeddingGradient, " + name, gradient);
+          }
+        }
+      }
+    }
+  });
+}
+
+// More rows than a block sorts, ids of more than two bytes, a token that fills a third of the batch.
+CONFORMANCE_TEST(embeddingGradientOfManyRows) {
+  context.forEachReal([&]<class T>() {
+    const int64_t d = 5;
+    const int32_t vocabulary = 70000;
+    Random random(1);
+    EmbeddingBatch batch = randomEmbeddingBatch(random, {1, 2100, 0, 900, 1700, 3}, d, vocabulary);
+    batch.dy = rounded<T>(batch.dy);
+    for (size_t r = 0; r < batch.ids.size(); ++r) {
+      if (random.below(3) == 0) batch.ids[r] = 66000;
+      if (random.below(3) == 0) batch.ids[r] = random.below(8) * 256;  // one low byte
+    }
+    const std::vector<float> factors = {1, 0.5f, 1, 0, 0.25f, 2};
+    std::vector<Sum> expected(static_cast<size_t>(vocabulary * d));
+    for (size_t u = 0; u < factors.size(); ++u) {
+      for (int64_t r = batch.offsets[u]; r < batch.offsets[u + 1]; ++r) {
+        for (int64_t c = 0; c < d; ++c) {
+          float& value = batch.dy[static_cast<size_t>(r * d + c)];
+          if (factors[u] == 0) value = NAN;
+          if (factors[u] == 0) continue;
+          expected[static_cast<size_t>(batch.ids[static_cast<size_t>(r)] * d + c)].add(static_cast<double>(value) *
+                                                                                       static_cast<double>(factors[u]));
+        }
+      }
+    }
+    const auto gradient = gradientOf<T>(context, batch, factors, std::vector<float>(expected.size()));
+    expectSums(gradient, expected, batch.rows(), "many rows");
+    context.sameInEveryRun(label("many rows", typeName<T>), gradient);
+    for (float& value : batch.dy) value = std::isnan(value) ? 1 : value;
+    expectNorms(normsOf<T>(context, batch), exactNorms(batch), "norms of many rows");
+  });
 }
 
 CONFORMANCE_TEST(tiedEmbeddingNorms) {
-  struct Rows {
-    int32_t embedding, head;
-  };
-  const std::vector<Rows> rows = {{0, 0}, {0, 3}, {4, 0}, {1, 1}, {7, 8}, {17, 9}, {130, 65}};
-  for (const int64_t d : {1, 7, 16, 17, 33, 64, 129, 300}) {
-    Random random(static_cast<uint64_t>(d));
-    std::vector<TiedUnit> units;
-    for (const auto [embedding, head] : rows) units.push_back(randomTiedUnit(random, embedding, head, d));
-    const auto norms = tiedNormsOf(context, units, d, false), cross = tiedNormsOf(context, units, d, true);
-    std::vector<double> exact;
-    for (size_t u = 0; u < units.size(); ++u) {
-      const auto embedding = tiedGradient(units[u], d, true, false), head = tiedGradient(units[u], d, false, true),
-                 both = tiedGradient(units[u], d, true, true);
-      const double term = 2 * dot(embedding, head), size = std::sqrt(dot(embedding, embedding) * dot(head, head));
-      expect(cross[u] >= term - 1e-12 * size && cross[u] <= term + 2e-3 * size,
-             label("the cross term, unit ", u, ", d ", d, ": expected ", term, ", got ", cross[u]));
-      exact.push_back(dot(both, both));
+  context.forEachReal([&]<class T>() {
+    struct Rows {
+      int32_t embedding, head;
+    };
+    const std::vector<Rows> rows = {{0, 0}, {0, 3}, {4, 0}, {1, 1}, {7, 8}, {17, 9}, {130, 65}};
+    for (const int64_t d : {1, 7, 16, 17, 33, 64, 129, 300}) {
+      Random random(static_cast<uint64_t>(d));
+      std::vector<TiedUnit> units;
+      for (const auto [embedding, head] : rows) units.push_back(stored<T>(randomTiedUnit(random, embedding, head, d)));
+      const auto norms = tiedNormsOf<T>(context, units, d, false), cross = tiedNormsOf<T>(context, units, d, true);
+      std::vector<double> exact;
+      for (size_t u = 0; u < units.size(); ++u) {
+        const auto embedding = tiedGradient(units[u], d, true, false), head = tiedGradient(units[u], d, false, true),
+                   both = tiedGradient(units[u], d, true, true);
+        const double term = 2 * dot(embedding, head), size = std::sqrt(dot(embedding, embedding) * dot(head, head));
+        expect(cross[u] >= term - 1e-12 * size && cross[u] <= term + 2e-3 * size,
+               label("the cross term, unit ", u, ", d ", d, ": expected ", term, ", got ", cross[u]));
+        exact.push_back(dot(both, both));
+      }
+      expectNorms(norms, exact, label("a tied table, d ", d));
+      context.sameInEveryRun(label("tied ", d, typeName<T>), norms);
     }
-    expectNorms(norms, exact, label("a tied table, d ", d));
-    context.sameInEveryRun(label("tied ", d), norms);
-  }
+  });
 }
 
 CONFORMANCE_TEST(tiedEmbeddingNormsOfUsesThatCancel) {
-  // The head's gradient takes all but a hundredth of the embedding's away.
-  for (const int64_t d : {16, 65}) {
-    Random random(3);
-    TiedUnit unit{{}, std::vector<float>(static_cast<size_t>(6 * kTiedVocabulary)), random.normals(6 * d), {}};
-    for (int32_t r = 0; r < 6; ++r) {
-      unit.ids.push_back(r);
-      unit.dLogits[static_cast<size_t>(r * kTiedVocabulary + r)] = 1;
-      for (int64_t c = 0; c < d; ++c) {
-        unit.dEmbedding.push_back(static_cast<float>(-static_cast<double>(unit.x[static_cast<size_t>(r * d + c)]) *
-                                                     (1 + 0.05 * random.normal())));
+  context.forEachReal([&]<class T>() {
+    // The head's gradient takes all but a hundredth of the embedding's away.
+    for (const int64_t d : {16, 65}) {
+      Random random(3);
+      TiedUnit unit{{}, std::vector<float>(static_cast<size_t>(6 * kTiedVocabulary)), random.normals(6 * d), {}};
+      for (int32_t r = 0; r < 6; ++r) {
+        unit.ids.push_back(r);
+        unit.dLogits[static_cast<size_t>(r * kTiedVocabulary + r)] = 1;
+        for (int64_t c = 0; c < d; ++c) {
+          unit.dEmbedding.push_back(static_cast<float>(-static_cast<double>(unit.x[static_cast<size_t>(r * d + c)]) *
+                                                       (1 + 0.05 * random.normal())));
+        }
       }
+      unit = stored<T>(std::move(unit));
+      // Never short; over by what the rounding of both uses may be, which is not relative to what they leave.
+      const auto both = tiedGradient(unit, d, true, true), head = tiedGradient(unit, d, false, true);
+      const double exact = dot(both, both), norm = tiedNormsOf<T>(context, {unit}, d, false)[0];
+      expect(exact < dot(head, head) / 100 && norm >= exact * (1 - 1e-5) && norm <= exact + 2e-5 * dot(head, head),
+             label("uses that cancel: expected ", exact, ", got ", norm));
     }
-    // Never short; over by what the rounding of both uses may be, which is not relative to what they leave.
-    const auto both = tiedGradient(unit, d, true, true), head = tiedGradient(unit, d, false, true);
-    const double exact = dot(both, both), norm = tiedNormsOf(context, {unit}, d, false)[0];
-    expect(exact < dot(head, head) / 100 && norm >= exact * (1 - 1e-5) && norm <= exact + 2e-5 * dot(head, head),
-           label("uses that cancel: expected ", exact, ", got ", norm));
-  }
+  });
 }
 
 CONFORMANCE_TEST(tiedEmbeddingNormsOfAUnitAreItsOwn) {
-  const int64_t d = 33;
-  Random random(7);
-  const TiedUnit own = randomTiedUnit(random, 70, 11, d), empty = randomTiedUnit(random, 0, 0, d),
-                 small = randomTiedUnit(random, 2, 9, d), large = randomTiedUnit(random, 150, 40, d);
-  TiedUnit bad = small;
-  std::fill(bad.dEmbedding.begin(), bad.dEmbedding.end(), NAN);
-  std::fill(bad.dLogits.begin(), bad.dLogits.end(), INFINITY);
-  const std::vector<std::vector<TiedUnit>> batches = {{empty, own, empty}, {small, own, large},
-                                                      {large, own, small}, {bad, own, bad},
-                                                      {large, own},        {empty, own, bad, small}};
-  std::vector<double> first;
-  for (const auto& batch : batches) {
-    const std::vector<double> mine = {tiedNormsOf(context, batch, d, true)[1]};
-    if (first.empty()) first = mine;
-    expectSame(mine, first, label("a tied unit in batch ", &batch - batches.data()));
-  }
-  // A value that is not finite in any operand that the unit's cross term reads.
-  for (const int place : {0, 1, 2}) {
-    TiedUnit hit = own;
-    if (place == 0) hit.dEmbedding.back() = NAN;
-    if (place == 1) hit.dLogits[static_cast<size_t>(10 * kTiedVocabulary + hit.ids[0])] = INFINITY;
-    if (place == 2) hit.x.back() = NAN;
-    const auto norms = tiedNormsOf(context, {small, hit, large}, d, true);
-    expect(!std::isfinite(norms[1]) && std::isfinite(norms[0]) && std::isfinite(norms[2]),
-           label("a value that is not finite, place ", place));
-  }
+  context.forEachReal([&]<class T>() {
+    const int64_t d = 33;
+    Random random(7);
+    const TiedUnit own = stored<T>(randomTiedUnit(random, 70, 11, d)), empty = randomTiedUnit(random, 0, 0, d),
+                   small = stored<T>(randomTiedUnit(random, 2, 9, d)),
+                   large = stored<T>(randomTiedUnit(random, 150, 40, d));
+    TiedUnit bad = small;
+    std::fill(bad.dEmbedding.begin(), bad.dEmbedding.end(), NAN);
+    std::fill(bad.dLogits.begin(), bad.dLogits.end(), INFINITY);
+    const std::vector<std::vector<TiedUnit>> batches = {{empty, own, empty}, {small, own, large},
+                                                        {large, own, small}, {bad, own, bad},
+                                                        {large, own},        {empty, own, bad, small}};
+    std::vector<double> first;
+    for (const auto& batch : batches) {
+      const std::vector<double> mine = {tiedNormsOf<T>(context, batch, d, true)[1]};
+      if (first.empty()) first = mine;
+      expectSame(mine, first, label("a tied unit in batch ", &batch - batches.data()));
+    }
+    // A value that is not finite in any operand that the unit's cross term reads.
+    for (const int place : {0, 1, 2}) {
+      TiedUnit hit = own;
+      if (place == 0) hit.dEmbedding.back() = NAN;
+      if (place == 1) hit.dLogits[static_cast<size_t>(10 * kTiedVocabulary + hit.ids[0])] = INFINITY;
+      if (place == 2) hit.x.back() = NAN;
+      const auto norms = tiedNormsOf<T>(context, {small, hit, large}, d, true);
+      expect(!std::isfinite(norms[1]) && std::isfinite(norms[0]) && std::isfinite(norms[2]),
+             label("a value that is not finite, place ", place));
+    }
+  });
 }
 
 CONFORMANCE_TEST(embeddingGradientsRefuse) {
