@@ -112,9 +112,9 @@ void checkAtomic() {
       threadsPerBlock);                                                                                            \
   static_assert(std::is_trivially_copyable_v<Params> && (blocksPerMultiprocessor) > 0);                            \
   static void name##_body([[maybe_unused]] const Params& p)
-#define SHARED(T, name, count)      \
-  static const char name##_key = 0; \
-  T(&name)                          \
+#define SHARED(T, name, count) \
+  static char name##_key;      \
+  T(&name)                     \
   [count] = *static_cast<T(*)[count]>(::dp_moe::emulation::sharedMemory(&name##_key, sizeof(T) * (count)))
 #define DYNAMIC_SHARED(T, name) \
   [[maybe_unused]] T* const name = static_cast<T*>(::dp_moe::emulation::dynamicSharedMemory())

@@ -12,7 +12,7 @@ constexpr unsigned char kPoison = 0xff;  // NaN in every format
 
 void* Executor::sharedMemory(const void* key, size_t bytes) {
   for (SharedPiece& piece : shared_) {
-    if (piece.key != key) continue;
+    if (piece.key != key || piece.size != bytes) continue;
     if (!piece.used) std::memset(piece.bytes.get(), kPoison, bytes);
     piece.used = true;
     return piece.bytes.get();
