@@ -12,6 +12,7 @@ import {
   toggle,
   type Values,
 } from './flags.js'
+import { machineFlags } from './machine-flags.js'
 
 /** The flags of `dp-moe train`: the names of TrainOptions. */
 export const trainFlags = {
@@ -64,8 +65,8 @@ export const trainFlags = {
     learningRate: number('<rate>', 'Peak learning rate', 'chosen with the model'),
     model: settings('<name=value>', 'Override a default of config.json, e.g. numExperts=8 (may be repeated)'),
   }),
+  ...machineFlags,
   ...group('Machine', {
-    threads: integer('<n>', 'Threads to use', 'what the machine or its container allows'),
     memoryBudget: number('<bytes>', 'What activations may take', '1 GiB'),
     maxTokensPerMicrobatch: integer('<rows>', 'Rows that are computed at once', 'from --memory-budget'),
   }),

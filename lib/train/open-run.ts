@@ -156,6 +156,8 @@ function configuration({ options, recipe, plan, data }: OpenRunParts): unknown {
     plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
     maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
     memoryBudget: options.memoryBudget ?? null,
+    device: options.device ?? 'cpu',
+    precision: options.precision ?? 'float32',
     ...(plan === undefined && { data: data.fingerprint() }),
     version,
   }

@@ -1,4 +1,5 @@
 import type { NeighboringRelation } from '../accounting/index.js'
+import type { DeviceName, Precision } from '../engine/device.js'
 import type { ClippingMode } from '../privacy/clipping.js'
 
 /** Everything a training run is told. Flags of `dp-moe train` and keys of its --config file have the same names. */
@@ -63,7 +64,11 @@ export interface TrainOptions {
   /** 32 secret bytes kept outside the run folder: a private run that can be replayed after a crash. */
   keyFile?: string
 
-  /** Default: what the container allows. */
+  /** Where ops run: 'cpu', 'cuda' or 'cuda:N'. Default 'cpu'. */
+  device?: DeviceName
+  /** What activations are stored in; 'bfloat16' on CUDA only. Default 'float32'. */
+  precision?: Precision
+  /** Of the CPU. Default: what the container allows. */
   threads?: number
   /** Upper bound on the rows of a micro-batch. Default: from `memoryBudget`. */
   maxTokensPerMicrobatch?: number
@@ -109,6 +114,8 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   learningRate: true,
   seed: true,
   keyFile: true,
+  device: true,
+  precision: true,
   threads: true,
   maxTokensPerMicrobatch: true,
   memoryBudget: true,

@@ -1,7 +1,8 @@
 import { type DataFormat, Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
-import { Device } from '../engine/device.js'
+import type { Device } from '../engine/device.js'
 import { fromPretrained, type PretrainedClassifier } from '../models/pretrained.js'
 import { classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
+import { type DeviceChoice, openDevice } from './open-device.js'
 import type { EvaluationResult } from './options.js'
 import { encodeTexts } from './prepare-data.js'
 import { findReleaseFolder } from './run-folder.js'
@@ -12,7 +13,7 @@ export interface Prediction {
   readonly probabilities: Readonly<Record<string, number>>
 }
 
-export interface EvaluateOptions {
+export interface EvaluateOptions extends DeviceChoice {
   /** JSONL, CSV or TSV file. */
   data: string
   /** Default: by the file's extension. */
@@ -21,7 +22,6 @@ export interface EvaluateOptions {
   text?: string
   /** Default 'label'. */
   label?: string
-  threads?: number
   signal?: AbortSignal
 }
 
@@ -40,9 +40,9 @@ export class Predictor implements Disposable {
    *
    * @throws DpMoeError FILE_NOT_FOUND, MODEL_FORMAT
    */
-  static async open(path: string, options: { threads?: number } = {}): Promise<Predictor> {
+  static async open(path: string, options: DeviceChoice = {}): Promise<Predictor> {
     const folder = await findReleaseFolder(path)
-    const device = Device.open('cpu', options)
+    const device = openDevice(options)
     try {
       return new Predictor(device, await fromPretrained(device, folder))
     } catch (error) {
@@ -94,7 +94,7 @@ export class Predictor implements Disposable {
 
 /** Opens a model, scores a file, and closes it again. */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluationResult> {
-  using predictor = await Predictor.open(path, options.threads === undefined ? {} : { threads: options.threads })
+  using predictor = await Predictor.open(path, options)
   return await predictor.evaluate(options)
 }
 

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { isAbsolute, join, relative, sep } from 'node:path'
 import type { Dataset, Tokenizer } from '../data/index.js'
-import { Device } from '../engine/device.js'
+import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { type PretrainedClassifier, savePretrained } from '../models/pretrained.js'
 import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
@@ -14,6 +14,7 @@ import { version } from '../version.js'
 import { evaluateClassifier } from './evaluate.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
+import { openDevice } from './open-device.js'
 import { openRun } from './open-run.js'
 import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
 import {
@@ -64,7 +65,7 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   requireVocabulary(recipe, tokenizer)
   const training = await encodeTexts(texts.training, tokenizer, recipe.bag, options.signal)
   const validation = texts.validation && (await encodeTexts(texts.validation, tokenizer, recipe.bag, options.signal))
-  const device = Device.open('cpu', options.threads === undefined ? {} : { threads: options.threads })
+  const device = openDevice(options)
   try {
     const model = createClassifier(device, recipe.model, 0)
     const parts = { options, recipe, texts, tokenizer, training, validation, device, model, started }

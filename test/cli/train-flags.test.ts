@@ -56,6 +56,8 @@ const settings = {
   expectedBatchSize: 50,
   learningRate: 3,
   model: 'vocabularySize=1024,hiddenSize=16,numExperts=4',
+  device: 'cpu',
+  precision: 'float32',
   threads: 1,
   memoryBudget: 1e6,
   maxTokensPerMicrobatch: 64,

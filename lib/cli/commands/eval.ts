@@ -1,6 +1,7 @@
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
-import { choice, group, integer, text } from '../flags.js'
+import { choice, group, text } from '../flags.js'
+import { machineFlags } from '../machine-flags.js'
 import { printResult, table } from '../output.js'
 
 export const evaluateCommand = defineCommand({
@@ -19,9 +20,7 @@ export const evaluateCommand = defineCommand({
         "Format of the data, where the file's extension does not tell",
       ),
     }),
-    ...group('Machine', {
-      threads: integer('<n>', 'Threads to use', 'what the machine or its container allows'),
-    }),
+    ...machineFlags,
   },
   examples: ['dp-moe eval runs/mails --data held-out.jsonl', 'dp-moe eval runs/mails/release --data test.csv --json'],
   async run({ json, debug: _, data, ...options }, [folder]) {

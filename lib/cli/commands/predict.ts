@@ -2,7 +2,8 @@ import { setImmediate } from 'node:timers/promises'
 import type { Predictor } from '../../train/index.js'
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
-import { group, integer, text } from '../flags.js'
+import { group, text } from '../flags.js'
+import { machineFlags } from '../machine-flags.js'
 import { print } from '../output.js'
 
 /** Most texts that are classified together. */
@@ -20,20 +21,18 @@ export const predictCommand = defineCommand({
       text: text('<text>', 'The text to classify', 'JSON lines on standard input'),
       textColumn: text('<key>', 'Key of the text in those lines', 'text'),
     }),
-    ...group('Machine', {
-      threads: integer('<n>', 'Threads to use', 'what the machine or its container allows'),
-    }),
+    ...machineFlags,
   },
   examples: [
     'dp-moe predict runs/mails --text "You have won a prize"',
     'dp-moe predict runs/mails/release < mails.jsonl > predictions.jsonl',
   ],
-  async run({ json, text, textColumn = 'text', threads }, [folder]) {
+  async run({ json, text, textColumn = 'text', device, precision, threads }, [folder]) {
     if (text === undefined && process.stdin.isTTY) {
       throw usageError('--text is needed where nothing is piped into standard input. See dp-moe predict --help')
     }
     const { Predictor } = await import('../../train/index.js')
-    using predictor = await Predictor.open(folder!, threads === undefined ? {} : { threads })
+    using predictor = await Predictor.open(folder!, { device, precision, threads })
     if (text !== undefined) return await print(jsonLines(await predictor.predict([text])))
     if (!json) return await predictStream(predictor, textColumn, (predictions) => print(jsonLines(predictions)))
     const all: object[] = []
