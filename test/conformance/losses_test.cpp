@@ -16,42 +16,55 @@ double logSumExp(const float* x, int64_t n) {
 
 }  // namespace
 
-CONFORMANCE_TEST(crossEntropy) {
-  for (const int64_t classes : {1, 2, 7, 8, 17, 511, 513, 3000}) {
-    for (const int64_t rows : {0, 1, 13}) {
-      Random random(static_cast<uint64_t>(classes));
-      const auto logits = random.normals(rows * classes, 4), dLoss = random.normals(rows);
-      std::vector<int32_t> targets(static_cast<size_t>(rows));
-      for (auto& t : targets) t = random.below(static_cast<int32_t>(classes) + 1) - 1;
-      const auto logitsT = context.tensor(logits), dLossT = context.tensor(dLoss);
-      const auto targetsT = context.tensor(targets);
-      const auto loss = context.result<float>(rows), lse = context.result<float>(rows),
-                 dLogits = context.result<float>(rows * classes), y = context.result<float>(rows * classes);
-      auto& backend = context.backend();
-      backend.crossEntropy({logitsT, targetsT, loss, lse, rows, classes});
-      backend.crossEntropyBackward({dLossT, logitsT, targetsT, lse, dLogits, rows, classes});
-      backend.softmax({logitsT, y, rows, classes});
-      std::vector<double> wantLoss, wantGradient, wantSoftmax;
-      for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
-        const float* x = logits.data() + r * static_cast<size_t>(classes);
-        const double log = logSumExp(x, classes);
-        wantLoss.push_back(targets[r] < 0 ? 0 : log - x[targets[r]]);
-        for (int64_t c = 0; c < classes; ++c) {
-          const double p = std::exp(x[c] - log);
-          wantSoftmax.push_back(p);
-          wantGradient.push_back(targets[r] < 0 ? 0 : dLoss[r] * (p - (c == targets[r])));
-        }
-      }
-      const auto name = label(rows, " rows, ", classes, " classes");
-      expectNear(loss.values(), wantLoss, 1e-6, 2e-6, "loss, " + name);
-      expectNear(dLogits.values(), wantGradient, 5e-6, 1e-6, "dLogits, " + name);
-      expectNear(y.values(), wantSoftmax, 3e-6, 1e-30, "softmax, " + name);
-      context.sameInEveryRun("crossEntropy " + name, loss.values());
-      context.sameInEveryRun("softmax " + name, y.values());
-      backend.crossEntropyBackward({dLossT, logitsT, targetsT, lse, logitsT, rows, classes});
-      expectSame(logitsT.values(), dLogits.values(), "dLogits in the place of logits");
+namespace {
+
+template <class T>
+void checkLosses(const Context& context, int64_t rows, int64_t classes) {
+  Random random(static_cast<uint64_t>(classes));
+  const auto logits = rounded<T>(random.normals(rows * classes, 4));
+  const auto dLoss = random.normals(rows);
+  std::vector<int32_t> targets(static_cast<size_t>(rows));
+  for (auto& t : targets) t = random.below(static_cast<int32_t>(classes) + 1) - 1;
+  const auto logitsT = context.tensor<T>(logits);
+  const auto dLossT = context.tensor(dLoss);
+  const auto targetsT = context.tensor(targets);
+  const auto loss = context.result<float>(rows), lse = context.result<float>(rows);
+  const auto dLogits = context.result<T>(rows * classes), y = context.result<T>(rows * classes);
+  auto& backend = context.backend();
+  backend.crossEntropy({logitsT, targetsT, loss, lse, rows, classes});
+  backend.crossEntropyBackward({dLossT, logitsT, targetsT, lse, dLogits, rows, classes});
+  backend.softmax({logitsT, y, rows, classes});
+  std::vector<double> wantLoss, wantGradient, wantSoftmax;
+  for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
+    const float* x = logits.data() + r * static_cast<size_t>(classes);
+    const double log = logSumExp(x, classes);
+    wantLoss.push_back(targets[r] < 0 ? 0 : log - x[targets[r]]);
+    for (int64_t c = 0; c < classes; ++c) {
+      const double p = std::exp(x[c] - log);
+      wantSoftmax.push_back(p);
+      wantGradient.push_back(targets[r] < 0 ? 0 : dLoss[r] * (p - (c == targets[r])));
     }
   }
+  const auto name = label(rows, " rows, ", classes, " classes, ", nameOf(dtypeOf<T>));
+  expectNear(loss.values(), wantLoss, 1e-6, 2e-6, "loss, " + name);
+  expectNear(dLogits.floats(), wantGradient, 5e-6 + storageError<T>, 1e-6, "dLogits, " + name);
+  expectNear(y.floats(), wantSoftmax, 3e-6 + storageError<T>, 1e-30, "softmax, " + name);
+  context.sameInEveryRun("crossEntropy " + name, loss.values());
+  context.sameInEveryRun("softmax " + name, y.values());
+  backend.crossEntropyBackward({dLossT, logitsT, targetsT, lse, logitsT, rows, classes});
+  expectSame(logitsT.values(), dLogits.values(), "dLogits in the place of logits");
+}
+
+}  // namespace
+
+CONFORMANCE_TEST(crossEntropy) {
+  context.forEachReal([&]<class T>() {
+    for (const int64_t classes : {1, 2, 7, 8, 17, 511, 513, 1024, 1025, 3000}) {
+      for (const int64_t rows : {0, 1, 13}) checkLosses<T>(context, rows, classes);
+    }
+    checkLosses<T>(context, 3, 50257);
+    checkLosses<T>(context, 1, 262144);
+  });
 }
 
 CONFORMANCE_TEST(extremeLogits) {
@@ -88,23 +101,30 @@ CONFORMANCE_TEST(extremeLogits) {
 }
 
 CONFORMANCE_TEST(lossOfARowIsItsOwn) {
-  Random random(4);
-  const int64_t classes = 77;
-  const auto own = random.normals(classes, 3);
-  std::vector<float> first;
-  for (const int64_t before : {0, 1, 400}) {
-    const auto x =
-        join<float>({std::vector<float>(static_cast<size_t>(before * classes), NAN), own, random.normals(classes)});
-    const auto xT = context.tensor(x);
-    const int64_t rows = before + 2;
-    const auto targets = context.tensor(std::vector<int32_t>(static_cast<size_t>(rows), 5));
-    const auto loss = context.result<float>(rows), lse = context.result<float>(rows);
-    context.backend().crossEntropy({xT, targets, loss, lse, rows, classes});
-    const std::vector<float> mine = {loss.values()[static_cast<size_t>(before)],
-                                     lse.values()[static_cast<size_t>(before)]};
-    if (first.empty()) first = mine;
-    expectSame(mine, first, "the loss of a row among others");
-  }
+  context.forEachReal([&]<class T>() {
+    for (const int64_t classes : {77, 1048}) {
+      Random random(4);
+      const auto own = random.normals(classes, 3);
+      std::vector<float> first;
+      for (const int64_t before : {0, 1, 40}) {
+        const std::vector<float> others(static_cast<size_t>(before * classes), NAN);
+        const auto x = context.tensor<T>(join<float>({others, own, random.normals(classes)}));
+        const int64_t rows = before + 2;
+        const auto targets = context.tensor(std::vector<int32_t>(static_cast<size_t>(rows), 5));
+        const auto loss = context.result<float>(rows), lse = context.result<float>(rows);
+        const auto y = context.result<T>(rows * classes);
+        context.backend().crossEntropy({x, targets, loss, lse, rows, classes});
+        context.backend().softmax({x, y, rows, classes});
+        std::vector<float> mine = {loss.values()[static_cast<size_t>(before)],
+                                   lse.values()[static_cast<size_t>(before)]};
+        const auto probabilities = y.floats();
+        mine.insert(mine.end(), probabilities.begin() + before * classes,
+                    probabilities.begin() + (before + 1) * classes);
+        if (first.empty()) first = mine;
+        expectSame(mine, first, "the loss of a row among others");
+      }
+    }
+  });
 }
 
 CONFORMANCE_TEST(lossesRefuse) {
