@@ -21,17 +21,23 @@ DEVICE void maskUnit(const MaskKernelParams& p, RandomPurpose purpose, F&& f) {
   UNROLL
   for (int i = 0; i < 8; ++i) key[i] = static_cast<uint32_t>(p.key[i]);
   const auto unitId = static_cast<uint32_t>(p.unitIds[blockIdx.x]);
-  const int64_t lane = threadIdx.x % kLanes;
+  const int lane = threadIdx.x % kLanes;
   const int64_t groupsAtOnce = kMaskThreads / kLanes;
   for (int64_t group = blockIdx.y * groupsAtOnce + threadIdx.x / kLanes; group * kMaskGroup + lane < size;
        group += gridDim.y * groupsAtOnce) {
-    uint32_t words[16];
+    const int64_t first = group * kMaskGroup + lane;
+    const auto left = static_cast<int>(min(size - first, int64_t{kMaskGroup}));
+    T values[kLanes];  // on their way while the words are made
+    UNROLL
+    for (int i = 0; i < kLanes; ++i) {
+      if (i * kLanes < left) values[i] = x[first + i * kLanes];
+    }
+    uint32_t words[kLanes];
     chachaBlock(key, {static_cast<uint32_t>(group * kLanes + lane), purposeWord(purpose, p.site), p.step, unitId},
                 words);
     UNROLL
-    for (int i = 0; i < 16; ++i) {
-      const int64_t element = group * kMaskGroup + i * kLanes + lane;
-      if (element < size) y[element] = fromFloat<T>(f(toFloat(x[element]), words[i]));
+    for (int i = 0; i < kLanes; ++i) {
+      if (i * kLanes < left) y[first + i * kLanes] = fromFloat<T>(f(toFloat(values[i]), words[i]));
     }
   }
 }
