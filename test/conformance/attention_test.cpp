@@ -68,6 +68,7 @@ CONFORMANCE_TEST(attentionWithOwnKeysAndBias) {
   context.forEachReal([&]<class T>() {
     for (const Lengths& at : lengths) {
       for (const AttentionShape& shape : std::vector<AttentionShape>{{1, 1, 3}, {4, 2, 8}, {4, 1, 20}}) {
+        if (context.emulated() && shape.keyValueHeads == 1 && shape.heads > 1) continue;
         for (const int64_t span : {0, 1, 4, 33, 140}) {
           for (const bool causal : {false, true}) check.template operator()<T>(at, shape, span, causal);
         }
