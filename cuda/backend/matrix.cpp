@@ -31,12 +31,9 @@ Choice choose(const MatrixMultiplyParams& p, DType dtype) {
       p.k % perLoad == 0 && (p.transposed || p.n % perLoad == 0) && aligned(p.x.data) && aligned(p.weight.data);
   const bool wide = p.n > kNarrowTile.columns && (packed || isFloat32);
   const std::string form = wide ? "wide" : packed || isFloat32 ? "narrow" : "unpacked";
+  const MatrixTile wideTile = isFloat32 ? kWideTile : kWideProductTile;
   return {typed(("matrix_multiply_" + form + (p.transposed ? "_transposed" : "")).c_str(), dtype),
-          wide ? kWideTile : kNarrowTile,
-          !wide       ? 4
-          : isFloat32 ? 1
-                      : 2,
-          packed};
+          wide ? wideTile : kNarrowTile, wide ? (isFloat32 ? 1 : 2) : 4, packed};
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ struct MatrixTile {
 };
 constexpr MatrixTile kWideTile{128, 128, 256};
 constexpr MatrixTile kNarrowTile{64, 64, 128};
+/// Products in bfloat16: warps of 64 x 64, as what warps read from shared memory is what limits them. (A weight
+/// gradient needs two sets of sums in registers, so that its warps have 64 x 32.)
+constexpr MatrixTile kWideProductTile{128, 128, 128};
 
 // bfloat16: slabs of the reduction are copied to shared memory while earlier ones are multiplied.
 constexpr int kSlab = 32;

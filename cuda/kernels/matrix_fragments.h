@@ -47,13 +47,13 @@ struct OuterSlab {
   }
 };
 
-/// A tile's shape and how warps share it: wide 2 x 4 warps of 64 x 32, narrow 2 x 2 of 32 x 32.
-template <int rows_>
+/// A tile of rows x rows elements and how warps share it: in two rows of warps, each of warpColumns columns.
+template <int rows, int warpColumns>
 struct WarpTiles {
-  static constexpr MatrixTile kTile = rows_ == kWideTile.rows ? kWideTile : kNarrowTile;
-  static constexpr int kWarpRows = kTile.rows / 2;
-  static constexpr int kWarpColumns = 32;
-  static constexpr int kWarpsAcross = kTile.columns / kWarpColumns;
+  static constexpr int kWarpRows = rows / 2;
+  static constexpr int kWarpColumns = warpColumns;
+  static constexpr int kWarpsAcross = rows / warpColumns;
+  static constexpr MatrixTile kTile{rows, rows, 2 * kWarpsAcross* kWarp};
   static constexpr int kLeft = kWarpRows / 16;     // blocks of 16 rows of a warp
   static constexpr int kRight = kWarpColumns / 8;  // blocks of 8 columns
   using Sums = float[kLeft][kRight][4];

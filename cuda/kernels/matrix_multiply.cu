@@ -54,9 +54,9 @@ struct OuterSource {
   }
 };
 
-template <int tileRows, bool transposed, bool packed>
+template <int tileRows, int warpColumns, bool transposed, bool packed>
 DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
-  using Warps = WarpTiles<tileRows>;
+  using Warps = WarpTiles<tileRows, warpColumns>;
   constexpr MatrixTile shape = Warps::kTile;
   using Left = InnerSlab<shape.rows>;
   using Right = std::conditional_t<transposed, InnerSlab<shape.columns>, OuterSlab<shape.columns>>;
@@ -133,19 +133,23 @@ DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
 
 }  // namespace
 
-KERNEL_BOUNDS(matrix_multiply_wide_transposed_bfloat16, MatrixMultiplyKernelParams, 256, 2) {
-  multiplyBody<128, true, true>(p);
+KERNEL_BOUNDS(matrix_multiply_wide_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 2) {
+  multiplyBody<128, 64, true, true>(p);
 }
-KERNEL_BOUNDS(matrix_multiply_wide_bfloat16, MatrixMultiplyKernelParams, 256, 2) { multiplyBody<128, false, true>(p); }
+KERNEL_BOUNDS(matrix_multiply_wide_bfloat16, MatrixMultiplyKernelParams, 128, 2) {
+  multiplyBody<128, 64, false, true>(p);
+}
 KERNEL_BOUNDS(matrix_multiply_narrow_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, true, true>(p);
+  multiplyBody<64, 32, true, true>(p);
 }
-KERNEL_BOUNDS(matrix_multiply_narrow_bfloat16, MatrixMultiplyKernelParams, 128, 4) { multiplyBody<64, false, true>(p); }
+KERNEL_BOUNDS(matrix_multiply_narrow_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
+  multiplyBody<64, 32, false, true>(p);
+}
 KERNEL_BOUNDS(matrix_multiply_unpacked_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, true, false>(p);
+  multiplyBody<64, 32, true, false>(p);
 }
 KERNEL_BOUNDS(matrix_multiply_unpacked_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, false, false>(p);
+  multiplyBody<64, 32, false, false>(p);
 }
 
 }  // namespace dp_moe
