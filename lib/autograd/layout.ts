@@ -82,6 +82,11 @@ export class UnitLayout {
     return this.#sequenceOffsets
   }
 
+  /** The same on the host. */
+  get sequenceBounds(): Int32Array {
+    return this.#sequences?.offsets ?? this.offsets
+  }
+
   /** The layout of tensors with one row per sequence; `perUnit` where every unit is one sequence. */
   get perSequence(): UnitLayout {
     if (this.#sequences === undefined) return this.perUnit

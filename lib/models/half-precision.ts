@@ -27,3 +27,33 @@ export function float16ToFloat32Bits(bits: number): number {
   const shift = Math.clz32(mantissa) - 21
   return sign | ((113 - shift) << 23) | (((mantissa << shift) & 0x3ff) << 13)
 }
+
+/** Float32 values as half-precision bits, rounded to nearest, ties to even; beyond 65504 infinite, a NaN stays one. */
+export function roundToFloat16(values: Float32Array): Uint16Array {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  const halves = new Uint16Array(values.length)
+  for (let i = 0; i < halves.length; i++) halves[i] = float32ToFloat16Bits(words[i]!)
+  return halves
+}
+
+function float32ToFloat16Bits(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000
+  const magnitude = bits & 0x7fffffff
+  if (magnitude > 0x7f800000) return sign | 0x7e00
+  // 65520 and above round to infinity, below 2^-14 the result is subnormal: a multiple of 2^-24.
+  if (magnitude >= 0x477ff000) return sign | 0x7c00
+  if (magnitude < 0x38800000) {
+    const shift = 126 - (magnitude >>> 23)
+    if (shift > 24) return sign
+    return sign | roundedShift((magnitude & 0x7fffff) | 0x800000, shift)
+  }
+  return sign | (roundedShift(magnitude, 13) - (112 << 10))
+}
+
+/** value / 2^shift, to nearest, ties to even. */
+function roundedShift(value: number, shift: number): number {
+  const quotient = value >>> shift
+  const rest = value - quotient * 2 ** shift
+  const half = 2 ** (shift - 1)
+  return rest > half || (rest === half && quotient % 2 === 1) ? quotient + 1 : quotient
+}

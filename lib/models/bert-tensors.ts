@@ -1,0 +1,39 @@
+import type { Parameter } from '../autograd/parameter.js'
+import type { BertClassifier } from './bert.js'
+import { TensorMap } from './hugging-face/tensor-map.js'
+
+interface Affine {
+  readonly weight: Parameter
+  readonly bias: Parameter | undefined
+}
+
+/** The tensors of BertForSequenceClassification; those of BertModel and older spellings are read as well. */
+export function bertTensorMap({ encoder, pooler, head }: BertClassifier): TensorMap {
+  const map = new TensorMap()
+  const both = (name: string, { weight, bias }: Affine, optional = false) =>
+    map.add(`${name}.weight`, weight, { optional }).add(`${name}.bias`, bias, { optional })
+  const embeddings = 'bert.embeddings'
+  map.add(`${embeddings}.word_embeddings.weight`, encoder.wordEmbedding.weight)
+  map.add(`${embeddings}.position_embeddings.weight`, encoder.positionEmbedding.weight)
+  map.add(`${embeddings}.token_type_embeddings.weight`, encoder.tokenTypeEmbedding.weight)
+  both(`${embeddings}.LayerNorm`, encoder.embeddingNorm)
+  for (const [index, layer] of encoder.layers.entries()) {
+    const { query, key, value, output } = layer.attention
+    const prefix = `bert.encoder.layer.${index}`
+    both(`${prefix}.attention.self.query`, query)
+    both(`${prefix}.attention.self.key`, key)
+    both(`${prefix}.attention.self.value`, value)
+    both(`${prefix}.attention.output.dense`, output)
+    both(`${prefix}.attention.output.LayerNorm`, layer.attentionNorm)
+    both(`${prefix}.intermediate.dense`, layer.feedForward.up)
+    both(`${prefix}.output.dense`, layer.feedForward.down)
+    both(`${prefix}.output.LayerNorm`, layer.feedForwardNorm)
+  }
+  both('bert.pooler.dense', pooler, true)
+  both('classifier', head, true)
+  return map
+    .rename(/^(embeddings|encoder|pooler)\./, 'bert.$1.')
+    .rename(/LayerNorm\.gamma$/, 'LayerNorm.weight')
+    .rename(/LayerNorm\.beta$/, 'LayerNorm.bias')
+    .ignore(/^cls\./, /embeddings\.position_ids$/)
+}

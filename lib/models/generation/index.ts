@@ -1,0 +1,9 @@
+export {
+  type GeneratedToken,
+  type GenerationOptions,
+  type GenerativeModel,
+  generate,
+  generateTokens,
+} from './generate.js'
+export { KeyValueCache } from './key-value-cache.js'
+export { chooseToken, type SamplingOptions } from './sampling.js'

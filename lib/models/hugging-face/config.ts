@@ -1,0 +1,64 @@
+import { z } from 'zod'
+import type { Activation } from '../../autograd/activation.js'
+import { DpMoeError } from '../../errors.js'
+import type { JsonObject } from './checkpoint.js'
+
+// What the config.json files of several models have in common.
+
+export const positive = z.int().positive()
+
+const activations: Readonly<Record<string, Activation>> = {
+  relu: 'relu',
+  gelu: 'gelu',
+  gelu_new: 'geluTanh',
+  gelu_pytorch_tanh: 'geluTanh',
+  gelu_fast: 'geluTanh',
+  silu: 'silu',
+  swish: 'silu',
+  tanh: 'tanh',
+  linear: 'none',
+}
+
+/** An activation as config.json names it. */
+export const activationName = z.string().refine((name) => Object.hasOwn(activations, name), {
+  message: `expected one of ${Object.keys(activations).join(', ')}`,
+})
+
+export function activationOf(name: string): Activation {
+  return activations[name]!
+}
+
+/** The first name that config.json has for an activation. */
+export function settingOf(activation: Activation): string {
+  return Object.entries(activations).find(([, known]) => known === activation)![0]
+}
+
+/** Parses the part of a config.json that a model reads; names the setting that is wrong. */
+export function parseConfig<S extends z.ZodType>(schema: S, config: JsonObject): z.infer<S> {
+  const parsed = schema.safeParse(config)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]!
+  throw new DpMoeError('MODEL_FORMAT', `${issue.path.join('.') || 'content'}: ${issue.message}`)
+}
+
+/** Refuses a setting that this library does not offer. */
+export function refuse(condition: boolean, setting: string, reason: string): void {
+  if (condition) throw new DpMoeError('MODEL_FORMAT', `${setting}: ${reason}`)
+}
+
+/** Class names by number, from id2label. */
+export function labelsOf(config: JsonObject): string[] | undefined {
+  const names = z.record(z.string(), z.string()).safeParse(config.id2label)
+  if (!names.success) return undefined
+  const labels = Object.entries(names.data).map(([id, label]) => [Number(id), label] as const)
+  labels.sort(([a], [b]) => a - b)
+  return labels.every(([id], index) => id === index) && labels.length > 0 ? labels.map(([, label]) => label) : undefined
+}
+
+/** The same as config.json has it. */
+export function labelSettings(labels: readonly string[]): JsonObject {
+  return {
+    id2label: Object.fromEntries(labels.map((label, id) => [id, label])),
+    label2id: Object.fromEntries(labels.map((label, id) => [label, id])),
+  }
+}

@@ -1,0 +1,81 @@
+import { mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { roundToBfloat16 } from '../../engine/bfloat16.js'
+import { bytesOf, replaceFile, withFileErrors } from '../../files.js'
+import { roundToFloat16 } from '../half-precision.js'
+import { type TensorData, type TensorSource, writeSafetensors } from '../safetensors.js'
+import { byteCount } from '../safetensors-header.js'
+import { exists, indexFile, weightsFile } from './checkpoint.js'
+import type { TensorMap, TensorPlace } from './tensor-map.js'
+
+/** What weights are written as. */
+export type WeightType = 'F32' | 'BF16' | 'F16'
+
+export interface WeightOptions {
+  /** Default F32; the others round. */
+  readonly dtype?: WeightType
+  /** Above it the weights are written in several files with an index. Default 5e9. */
+  readonly maxShardBytes?: number
+}
+
+/**
+ * Writes a model's weights as model.safetensors, or in shards with model.safetensors.index.json, one tensor per expert. Each
+ * file is written atomically, one tensor at a time.
+ */
+export async function saveWeights(folder: string, map: TensorMap, options: WeightOptions = {}): Promise<void> {
+  const { dtype = 'F32', maxShardBytes = 5e9 } = options
+  await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
+  const shards = divide(map, dtype, maxShardBytes)
+  const fileOf = new Map<string, string>()
+  let total = 0
+  for (const [index, shard] of shards.entries()) {
+    const file = shards.length === 1 ? weightsFile : shardName(index, shards.length)
+    for (const [name, { shape }] of shard) {
+      fileOf.set(name, file)
+      total += byteCount(dtype, shape)
+    }
+    await writeSafetensors(join(folder, file), shard)
+  }
+  const index = join(folder, indexFile)
+  if (shards.length === 1) {
+    if (await exists(index)) await withFileErrors('remove', index, () => rm(index))
+    return
+  }
+  const content = { metadata: { total_size: total }, weight_map: Object.fromEntries(fileOf) }
+  await replaceFile(index, `${JSON.stringify(content, null, 2)}\n`)
+  // A single file from an earlier save would be read in place of the shards.
+  const single = join(folder, weightsFile)
+  if (await exists(single)) await withFileErrors('remove', single, () => rm(single))
+}
+
+/** The tensors in order, in shards of at most `maxBytes` (one larger tensor has a shard of its own). */
+function divide(map: TensorMap, dtype: WeightType, maxBytes: number): Map<string, TensorSource>[] {
+  const shards: Map<string, TensorSource>[] = []
+  let bytes = Number.POSITIVE_INFINITY
+  for (const [name, place] of map.saved()) {
+    const size = byteCount(dtype, place.shape)
+    if (bytes + size > maxBytes) {
+      shards.push(new Map())
+      bytes = 0
+    }
+    bytes += size
+    shards.at(-1)!.set(name, { dtype, shape: place.shape, data: () => valuesOf(place, dtype) })
+  }
+  return shards
+}
+
+async function valuesOf({ parameter, shape, offset }: TensorPlace, dtype: WeightType): Promise<TensorData> {
+  const slice = parameter.tensor.slice(
+    offset,
+    shape.reduce((product, extent) => product * extent, 1),
+  )
+  const values = (await slice.data()) as Float32Array
+  slice[Symbol.dispose]()
+  if (dtype === 'F32') return values
+  return bytesOf(dtype === 'BF16' ? roundToBfloat16(values) : roundToFloat16(values))
+}
+
+function shardName(index: number, count: number): string {
+  const five = (number: number) => String(number).padStart(5, '0')
+  return `model-${five(index + 1)}-of-${five(count)}.safetensors`
+}
