@@ -40,6 +40,19 @@ t.test('many runs: nothing without a difference, more with a larger one, less th
   t.end()
 })
 
+t.test('many runs: the closed form where every guess is right', (t) => {
+  const [inside, beyond] = [new Float64Array(100).fill(1), new Float64Array(100)]
+  const { significance, delta } = options
+  // Two rates in two directions share the significance; no error in 100 trials: 1 - significance^(1 / 100).
+  const error = 1 - (significance / 4) ** 0.01
+  const epsilon = auditEpsilon(inside, beyond, { ...options, threshold: 0.5 })
+  t.ok(Math.abs(epsilon - Math.log((1 - error - delta) / error)) < 1e-9, `${epsilon}`)
+  // Two of the three points of the curve's hull say nothing; all three share the significance.
+  const all = 1 - (significance / 12) ** 0.01
+  t.ok(Math.abs(auditEpsilon(inside, beyond, options) - Math.log((1 - all - delta) / all)) < 1e-9)
+  t.end()
+})
+
 t.test('Clopper-Pearson: known values', (t) => {
   // No success in n trials: 1 - significance^(1 / n). One of two: the root of (1 - p)^2 + 2 p (1 - p) = significance.
   t.ok(Math.abs(clopperPearsonUpper(0, 100, 0.05) - (1 - 0.05 ** 0.01)) < 1e-12)
