@@ -153,7 +153,7 @@ class Seq2SeqReader {
       const batch = nextRows(device, rows, this.#lengths, layout)
       this.#cache.begin(layout)
       const { y } = this.#model.decode(batch, this.#encoded, context, this.#cache)
-      this.#lengths.forEach((_, prompt) => this.#lengths[prompt]!++)
+      for (const prompt of this.#lengths.keys()) this.#lengths[prompt]!++
       return this.#model.scores(y, context).data()
     })
     return (await scores) as Float32Array
