@@ -3,7 +3,7 @@ import t from 'tap'
 import { roundToBfloat16, widenBfloat16 } from '../../lib/engine/bfloat16.js'
 import { Device } from '../../lib/engine/device.js'
 import { EmulatedCuda } from '../support/emulated-cuda.js'
-import { batchOf, examples, tinyConfig } from '../support/models.js'
+import { batchOf, type Example, examples, tinyConfig } from '../support/models.js'
 import { squaredNormsByParameter, stepRandom } from '../support/sites.js'
 import { TokenModel, type TokenModelConfig } from '../support/token-model.js'
 import { readWeights, type Weights, writeWeights } from '../support/weights.js'
@@ -43,7 +43,7 @@ const units = examples([5, 1, 0, 14], tinyConfig, 11)
 async function norms(device: Device, config: TokenModelConfig, weights?: Weights) {
   using module = new TokenModel(device, config)
   if (weights) writeWeights(module, weights)
-  const subject = { device, module, loss: module.loss, batch: (batch: typeof units) => batchOf(device, batch) }
+  const subject = { device, module, loss: module.loss, batch: (texts: readonly Example[]) => batchOf(device, texts) }
   const squares = await squaredNormsByParameter(subject, units, stepRandom(device))
   return { squares, weights: await readWeights(module) }
 }
