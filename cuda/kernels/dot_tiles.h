@@ -17,8 +17,8 @@
 // The error of such a dot product, relative to sum |a||b|, is at most gamma = n u / (1 - n u), u = 2^-24, n the
 // roundings that a term passes through. float32: one per fmaf of its chain, five in the tree, one per total. bfloat16:
 // products are exact; an mma may truncate each of its 16 terms and the result to 24 bits of the largest: 16 2^-23,
-// which counts as 32 roundings; then 16 in the chain, one per total. Products below the smallest normal number may be
-// lost.
+// which counts as 32 roundings; then one per mma of its chain, one per total. Products below the smallest normal number
+// may be lost.
 
 namespace dp_moe {
 
@@ -95,7 +95,7 @@ struct FloatTile {
       const int64_t end = slice + kSlice < a.columns ? slice + kSlice : a.columns;
       float sum[pairs] = {};
       const int64_t first = slice + static_cast<int>(threadIdx.x) % kWarp * 4;
-      #pragma unroll 1
+#pragma unroll 1
       for (int64_t c = first; c < end; c += kWarp * 4) {
         if constexpr (packed) {
           Pack<float, 4> l[rows];
@@ -111,7 +111,7 @@ struct FloatTile {
             }
           }
         } else {
-          #pragma unroll 1
+#pragma unroll 1
           for (int64_t at = c; at < c + 4 && at < end; ++at) {
             float l[rows];
             UNROLL
@@ -161,7 +161,7 @@ struct Bfloat16Tile {
     for (int64_t chain = 0; chain < a.columns; chain += kChain) {
       const int64_t end = chain + kChain < a.columns ? chain + kChain : a.columns;
       float sum[values] = {};
-      #pragma unroll 1
+#pragma unroll 1
       for (int64_t k = chain; k < end; k += 32) {
         const int64_t c = k + static_cast<int>(threadIdx.x) % 4 * 8;
         // The lane's words of an mma, one of two on these 32 columns.
@@ -183,7 +183,7 @@ struct Bfloat16Tile {
             }
           }
         } else {
-          #pragma unroll 1
+#pragma unroll 1
           for (int64_t at = c; at < c + 8; at += 4) {
             const uint32_t l[2] = {pairAt(upper, at, end), pairAt(upper, at + 2, end)};
             const uint32_t h[2] = {rows > 8 ? pairAt(lower, at, end) : 0, rows > 8 ? pairAt(lower, at + 2, end) : 0};
@@ -250,7 +250,8 @@ struct DotTiles<bfloat16> {
   using Large = Bfloat16Tile<4, false>;
   DEVICE static double roundings(int64_t columns) {
     constexpr int64_t kChain = Large::kChain;
-    return static_cast<double>(32 + 16 + (columns + kChain - 1) / kChain);
+    const int64_t longest = columns < kChain ? columns : kChain;
+    return static_cast<double>(32 + (longest + 15) / 16 + (columns + kChain - 1) / kChain);
   }
   static constexpr double kLost = 0x1p-126;
 };
