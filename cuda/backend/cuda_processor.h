@@ -21,8 +21,11 @@ class CudaProcessor final : public Processor {
   /// As the environment variable DP_MOE_CUDA_SYNC.
   void checkEachLaunch(bool checked) { launcher_.checkEachLaunch(checked); }
 
-  /// Bytes that tensors can still take.
-  int64_t availableMemory() { return memory_.available(); }
+  /// Bytes that tensors may take, so that ops find room for their workspaces.
+  int64_t availableMemory() {
+    const int64_t free = memory_.available();
+    return free - free / 16;
+  }
 
  private:
   cuda::Context context_;

@@ -11,15 +11,17 @@ bool losesDevice(CUresult result) {
     case CUDA_ERROR_DEVICE_UNAVAILABLE:
     case CUDA_ERROR_ECC_UNCORRECTABLE:
     case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_CONTAINED:
     case CUDA_ERROR_ILLEGAL_ADDRESS:
     case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_TENSOR_MEMORY_LEAK:
     case CUDA_ERROR_EXTERNAL_DEVICE:
     case CUDA_ERROR_UNKNOWN:
       return true;
     default:
-      return result >= CUDA_ERROR_CONTEXT_IS_DESTROYED && result <= CUDA_ERROR_LAUNCH_FAILED &&
-             (result == CUDA_ERROR_CONTEXT_IS_DESTROYED || result == CUDA_ERROR_ASSERT ||
-              result >= CUDA_ERROR_HARDWARE_STACK_ERROR);
+      return result >= CUDA_ERROR_HARDWARE_STACK_ERROR && result <= CUDA_ERROR_LAUNCH_FAILED;
   }
 }
 
@@ -44,6 +46,14 @@ Context::Context(int index) : description_(select(library_, index)), name_("cuda
                                            library_.textOf(result) + "); does nvidia-smi show it as free?");
   };
   require(api().cuDeviceGet(&device_, index), "finding the device");
+  int pools = 0;
+  require(api().cuDeviceGetAttribute(&pools, CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, device_),
+          "asking what it can");
+  if (pools == 0) {
+    throw Error("BACKEND_UNAVAILABLE", name_ + " (" + description_.name +
+                                           ") cannot be used: its driver has no memory pools on this system, which a "
+                                           "virtual device may lack; open 'cpu' instead");
+  }
   require(api().cuDevicePrimaryCtxRetain(&context_, device_), "opening a context");
   require(api().cuCtxSetCurrent(context_), "entering the context");
   require(api().cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "making a stream");
@@ -88,9 +98,11 @@ void Context::fail(CUresult result, const std::string& tried) {
   throw Error("ENGINE", failed);
 }
 
-void Context::synchronize() {
+void Context::synchronize(std::string_view kernel) {
   enter();
-  check(api().cuStreamSynchronize(stream_), "running an op");
+  const CUresult result = api().cuStreamSynchronize(stream_);
+  if (result == CUDA_SUCCESS) return;
+  fail(result, kernel.empty() ? "running an op (DP_MOE_CUDA_SYNC=1 tells which)" : "running " + std::string(kernel));
 }
 
 }  // namespace dp_moe::cuda

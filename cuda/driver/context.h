@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "error.h"
 #include "library.h"
@@ -41,8 +42,8 @@ class Context {
   }
   [[noreturn]] void fail(CUresult result, const std::string& tried);
 
-  /// Waits for everything launched so far.
-  void synchronize();
+  /// Waits for everything launched so far; a failure is of `kernel`, where one is named.
+  void synchronize(std::string_view kernel = {});
 
  private:
   Library library_;

@@ -22,7 +22,7 @@ class CudaMemory final : public Memory {
   void copy(void* to, const void* from, int64_t bytes) override;
   void fill(void* to, DType dtype, int64_t count, double value) override;
 
-  /// Bytes that can still be taken.
+  /// Bytes that are free on the device.
   int64_t available();
 
  private:

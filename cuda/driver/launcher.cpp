@@ -58,7 +58,7 @@ void Launcher::launchWith(std::string_view name, Dim grid, uint32_t threads, con
   void* arguments[] = {const_cast<void*>(params)};
   check(api.cuLaunchKernel(kernel.function, grid.x, grid.y, 1, threads, 1, 1, sharedBytes, context_.stream(), arguments,
                            nullptr));
-  if (checked_) throwReport();  // the op may still report from launches to come
+  if (checked_) throwReport(name);  // the op may still report from launches to come
 }
 
 int32_t Launcher::errorCode(ErrorOf error) {
@@ -82,7 +82,7 @@ void Launcher::forgetCodes() {
   lastCode_ = 0;
 }
 
-void Launcher::throwReport() {
+void Launcher::throwReport(std::string_view kernel) {
   context_.enter();
   const bool mayReport = lastCode_ != 0;
   if (mayReport) {
@@ -90,7 +90,7 @@ void Launcher::throwReport() {
         context_.api().cuMemcpyDtoHAsync(statusOnHost_.address(), pointer(status_), kStatusBytes, context_.stream()),
         "reading the status");
   }
-  context_.synchronize();
+  context_.synchronize(kernel);
   if (!mayReport) return;
   const auto* status = static_cast<const int32_t*>(statusOnHost_.address());
   const int32_t code = status[0];

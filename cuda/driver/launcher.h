@@ -76,7 +76,7 @@ class Launcher {
   void* scratchBytes(int slot, int64_t bytes);
   void clearStatus();
   /// Waits and throws what failed or was reported; the codes stay good where nothing was.
-  void throwReport();
+  void throwReport(std::string_view kernel = {});
   void forgetCodes();
 };
 

@@ -12,7 +12,7 @@ namespace dp_moe::cuda {
 /// A kernel of the module.
 struct Kernel {
   CUfunction function;
-  uint32_t sharedBytes = 48 * 1024;  // dynamic shared memory that it may be launched with; raised on demand
+  uint32_t sharedBytes = 0;  // dynamic shared memory that it may be launched with; raised on demand
 };
 
 /// The compiled kernels: dp-moe.fatbin beside the addon, or the file that the environment variable DP_MOE_CUDA_FATBIN

@@ -13,7 +13,7 @@ export type Precision = 'float32' | 'bfloat16'
 export interface DeviceOptions {
   /** Of the CPU. Default: DP_MOE_THREADS, else the processors that the process or its container may use. */
   readonly threads?: number
-  /** Bytes that tensors may take; more throws OUT_OF_MEMORY. Default: the memory of the machine or container; what is free on a CUDA device. */
+  /** Bytes that tensors may take; more throws OUT_OF_MEMORY. Default: the memory of the machine or container; most of what is free on a CUDA device. */
   readonly memoryLimit?: number
   /** What activations are stored in; arithmetic is in float32 either way. `bfloat16` needs a CUDA device. Default float32. */
   readonly precision?: Precision

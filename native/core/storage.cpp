@@ -53,9 +53,11 @@ Block StoragePool::allocate(int64_t bytes) {
     if (entry->second.empty()) free_.erase(entry);
     pooled_ -= capacity;
   } else {
-    if (reserved_ + capacity <= limit_) address = memory_.reserve(capacity);
+    const bool allowed = reserved_ + capacity <= limit_;
+    if (allowed) address = memory_.reserve(capacity);
     if (address == nullptr) {
-      throw Error("OUT_OF_MEMORY", "Expected " + mebibytes(bytes) + " for a tensor, but tensors hold " +
+      throw Error("OUT_OF_MEMORY", "Expected " + mebibytes(bytes) + " for a tensor, but " +
+                                       (allowed ? "the system has no more, and " : "") + "tensors hold " +
                                        mebibytes(live_) + " of " + mebibytes(limit_) +
                                        "; use a smaller memory budget or batch, or dispose tensors");
     }

@@ -114,12 +114,15 @@ t.test('no kernels, damaged ones, none for this device', async (t) => {
 })
 
 t.test('memory that runs out is an error of the call that asked for it, and the device goes on', async (t) => {
-  using device = open('memory=67108864')
-  const x = device.zeros([5 << 20]) // 20 MiB of 64
-  t.throws(() => device.zeros([12 << 20]), { code: 'OUT_OF_MEMORY', message: /48 MiB.*dispose/ })
-  x[Symbol.dispose]()
-  using y = device.zeros([12 << 20]) // needs the pooled block of x given back
-  t.equal((await y.slice(0, 1).data())[0], 0)
+  for (const memoryLimit of [undefined, 1 << 30]) {
+    using device = open('memory=67108864', memoryLimit === undefined ? {} : { memoryLimit })
+    const x = device.zeros([5 << 20]) // 20 MiB of 64
+    const message = memoryLimit === undefined ? /48 MiB.*hold 20 MiB of 60 MiB.*dispose/ : /48 MiB.*has no more/
+    t.throws(() => device.zeros([12 << 20]), { code: 'OUT_OF_MEMORY', message })
+    x[Symbol.dispose]()
+    using y = device.zeros([12 << 20]) // needs the pooled block of x given back
+    t.equal((await y.slice(0, 1).data())[0], 0)
+  }
   using limited = open('', { memoryLimit: 1 << 20 })
   t.throws(() => limited.zeros([1 << 20]), { code: 'OUT_OF_MEMORY' })
   await expectWorks(t, limited, 'with a limit')
@@ -172,6 +175,12 @@ t.test('DP_MOE_CUDA_SYNC: the op that failed says so', async (t) => {
   }
   await t.rejects(lookUp().data(), { code: 'INVALID_ARGUMENT', message: /^embedding: .*got 7/ })
   await expectWorks(t, device, 'afterwards')
+  emulated.use('launch-fails=1', { DP_MOE_CUDA_SYNC: '1' })
+  using failing = Device.open('cuda')
+  await t.rejects(double(failing, failing.tensor([1])).data(), {
+    code: 'DEVICE_LOST',
+    message: /^cuda:0: running add_float32 failed/,
+  })
 })
 
 t.test('a wrong value in an operand rejects the next await with the words of the CPU', async (t) => {
