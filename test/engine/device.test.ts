@@ -174,6 +174,30 @@ t.test('a failing op rejects the next await, skips the ops between, and the devi
   await device.synchronize()
 })
 
+t.test('a tensor counts what writes it, a device what failed', async (t) => {
+  using device = Device.open('cpu', { threads: 1 })
+  const [x, y] = [device.zeros([2]), device.zeros([2])]
+  const writes: [string, () => unknown][] = [
+    ['an op', () => double(device, x, y)],
+    ['write', () => y.write(Float32Array.of(1, 2))],
+    ['fill', () => y.fill(3)],
+    ['copyFrom', () => y.copyFrom(x)],
+  ]
+  for (const [name, write] of writes) {
+    const before = [x.version, y.version]
+    write()
+    t.ok(y.version > before[1]!, name)
+    t.equal(x.version, before[0], `${name} reads x`)
+  }
+  await y.data()
+  t.equal(device.failures, 0)
+  double(device, x, y, 3)
+  await t.rejects(y.data())
+  double(device, x, y, 3)
+  await t.rejects(device.synchronize())
+  t.equal(device.failures, 2)
+})
+
 t.test('closing a device rejects what was not computed', async (t) => {
   const device = Device.open('cpu')
   const x = device.zeros([1 << 20])
