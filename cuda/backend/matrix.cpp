@@ -29,11 +29,19 @@ Choice choose(const MatrixMultiplyParams& p, DType dtype) {
   const int64_t perLoad = isFloat32 ? 4 : 8;
   const bool packed =
       p.k % perLoad == 0 && (p.transposed || p.n % perLoad == 0) && aligned(p.x.data) && aligned(p.weight.data);
-  const bool wide = p.n > kNarrowTile.columns && (packed || isFloat32);
-  const std::string form = wide ? "wide" : packed || isFloat32 ? "narrow" : "unpacked";
-  const MatrixTile wideTile = isFloat32 ? kWideTile : kWideProductTile;
-  return {typed(("matrix_multiply_" + form + (p.transposed ? "_transposed" : "")).c_str(), dtype),
-          wide ? wideTile : kNarrowTile, wide ? (isFloat32 ? 1 : 2) : 4, packed};
+  const auto kernel = [&](const char* form) {
+    return typed((std::string("matrix_multiply_") + form + (p.transposed ? "_transposed" : "")).c_str(), dtype);
+  };
+  if (isFloat32) {
+    return p.n > kNarrowTile.columns ? Choice{kernel("wide"), kWideTile, 1, packed}
+                                     : Choice{kernel("narrow"), kNarrowTile, 4, packed};
+  }
+  if (!packed) return {kernel("unpacked"), kNarrowTile, 4, packed};
+  if (p.n <= kNarrowTile.columns) return {kernel("narrow"), kNarrowTile, 4, packed};
+  // The large tile, unless more than an eighth of its columns would be for nothing.
+  const int64_t wideTiles = (p.n + kWideProductTile.columns - 1) / kWideProductTile.columns;
+  return wideTiles % 2 == 0 || wideTiles > 8 ? Choice{kernel("large"), kLargeProductTile, 1, packed}
+                                             : Choice{kernel("wide"), kWideProductTile, 2, packed};
 }
 
 }  // namespace

@@ -18,9 +18,10 @@ struct MatrixTile {
 };
 constexpr MatrixTile kWideTile{128, 128, 256};
 constexpr MatrixTile kNarrowTile{64, 64, 128};
-/// Products in bfloat16: warps of 64 x 64, as what warps read from shared memory is what limits them. (A weight
-/// gradient needs two sets of sums in registers, so that its warps have 64 x 32.)
+/// Products in bfloat16 have larger tiles for each warp, as what is read from the L2 cache and from shared memory is
+/// what limits them. (A weight gradient needs two sets of sums in registers.)
 constexpr MatrixTile kWideProductTile{128, 128, 128};
+constexpr MatrixTile kLargeProductTile{128, 256, 256};
 
 // bfloat16: slabs of the reduction are copied to shared memory while earlier ones are multiplied.
 constexpr int kSlab = 32;
@@ -33,12 +34,15 @@ DP_MOE_HOST_DEVICE constexpr int stageBytes(MatrixTile tile) { return (tile.rows
 DP_MOE_HOST_DEVICE constexpr int float32BufferFloats(MatrixTile tile) {
   return (tile.rows + tile.columns + 2 * kFloat32Padding) * kFloat32Slab;
 }
-/// Dynamic shared memory of a product, which also passes the finished tile through it.
+/// Dynamic shared memory of a product, which also passes the finished tile through it, in bfloat16 in as many parts as
+/// fit.
 constexpr uint32_t productSharedBytes(MatrixTile tile, bool isFloat32) {
-  const int pipeline = isFloat32 ? 2 * float32BufferFloats(tile) * 4 : kStages * stageBytes(tile);
+  if (!isFloat32) return static_cast<uint32_t>(kStages * stageBytes(tile));
+  const int pipeline = 2 * float32BufferFloats(tile) * 4;
   const int finished = tile.rows * tile.columns * 4;
   return static_cast<uint32_t>(pipeline > finished ? pipeline : finished);
 }
+
 /// MatrixMultiplyParams. x has `xCount` rows; those of group g start at groupOffsets[g * groupStride] (null: one
 /// group).
 struct MatrixMultiplyKernelParams {

@@ -47,13 +47,13 @@ struct OuterSlab {
   }
 };
 
-/// A tile of rows x rows elements and how warps share it: in two rows of warps, each of warpColumns columns.
-template <int rows, int warpColumns>
+/// A tile and how warps share it: in two rows of warps, each of warpColumns columns.
+template <int rows, int columns, int warpColumns>
 struct WarpTiles {
   static constexpr int kWarpRows = rows / 2;
   static constexpr int kWarpColumns = warpColumns;
-  static constexpr int kWarpsAcross = rows / warpColumns;
-  static constexpr MatrixTile kTile{rows, rows, 2 * kWarpsAcross* kWarp};
+  static constexpr int kWarpsAcross = columns / warpColumns;
+  static constexpr MatrixTile kTile{rows, columns, 2 * kWarpsAcross* kWarp};
   static constexpr int kLeft = kWarpRows / 16;     // blocks of 16 rows of a warp
   static constexpr int kRight = kWarpColumns / 8;  // blocks of 8 columns
   using Sums = float[kLeft][kRight][4];

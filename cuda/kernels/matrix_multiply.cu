@@ -54,14 +54,16 @@ struct OuterSource {
   }
 };
 
-template <int tileRows, int warpColumns, bool transposed, bool packed>
+template <class Warps, bool transposed, bool packed>
 DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
-  using Warps = WarpTiles<tileRows, warpColumns>;
   constexpr MatrixTile shape = Warps::kTile;
   using Left = InnerSlab<shape.rows>;
   using Right = std::conditional_t<transposed, InnerSlab<shape.columns>, OuterSlab<shape.columns>>;
   constexpr int leftPieces = shape.rows * kSlab / 8;
   constexpr int stagePieces = stageBytes(shape) / 16;
+  constexpr int parts = shape.rows * shape.columns * 4 > kStages * stageBytes(shape) ? 2 : 1;
+  constexpr int partRows = shape.rows / parts;
+  static_assert(partRows * shape.columns * 4 <= kStages * stageBytes(shape));
   DYNAMIC_SHARED(Piece, stages);
   const auto* x = static_cast<const bfloat16*>(p.x);
   const auto slabs = static_cast<int>((p.k + kSlab - 1) / kSlab);
@@ -114,42 +116,54 @@ DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
       }
     }
 
-    __syncthreads();  // all have left the last slab, whose memory the sums pass through
     auto* finished = reinterpret_cast<float*>(stages);
-    const int lane = static_cast<int>(threadIdx.x % kWarp);
-    UNROLL for (int i = 0; i < Warps::kLeft; ++i) {
-      UNROLL for (int j = 0; j < Warps::kRight; ++j) {
-        const int row = Warps::firstRow() + i * 16 + lane / 4;
-        const int column = Warps::firstColumn() + j * 8 + lane % 4 * 2;
-        const float(&sum)[4] = sums[i][j];
-        storePack<float, 2>(finished + finishedAt<shape.columns>(row, column), {sum[0], sum[1]});
-        storePack<float, 2>(finished + finishedAt<shape.columns>(row + 8, column), {sum[2], sum[3]});
+    UNROLL_BY(1) for (int part = 0; part < parts; ++part) {
+      __syncthreads();  // all have left the last slab, or the part before: the sums pass through its memory
+      if (parts == 1 || Warps::firstRow() == part * partRows) {
+        const int firstRow = Warps::firstRow() - part * partRows + static_cast<int>(threadIdx.x % kWarp) / 4;
+        const int firstColumn = Warps::firstColumn() + static_cast<int>(threadIdx.x % 4) * 2;
+        UNROLL for (int i = 0; i < Warps::kLeft; ++i) {
+          UNROLL for (int j = 0; j < Warps::kRight; ++j) {
+            const int row = firstRow + i * 16, column = firstColumn + j * 8;
+            const float(&sum)[4] = sums[i][j];
+            storePack<float, 2>(finished + finishedAt<shape.columns>(row, column), {sum[0], sum[1]});
+            storePack<float, 2>(finished + finishedAt<shape.columns>(row + 8, column), {sum[2], sum[3]});
+          }
+        }
       }
+      __syncthreads();  // the sums of all warps are there
+      writeTile<bfloat16, partRows, shape.columns>(p, tile, part * partRows, finished);
     }
-    __syncthreads();  // the sums of all warps are there
-    writeTile<bfloat16, shape.rows, shape.columns>(p, tile, finished);
   }
 }
 
+using Large = WarpTiles<128, 256, 64>;
+using Wide = WarpTiles<128, 128, 64>;
+using Narrow = WarpTiles<64, 64, 32>;
+
 }  // namespace
 
+KERNEL_BOUNDS(matrix_multiply_large_transposed_bfloat16, MatrixMultiplyKernelParams, 256, 1) {
+  multiplyBody<Large, true, true>(p);
+}
+KERNEL_BOUNDS(matrix_multiply_large_bfloat16, MatrixMultiplyKernelParams, 256, 1) {
+  multiplyBody<Large, false, true>(p);
+}
 KERNEL_BOUNDS(matrix_multiply_wide_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 2) {
-  multiplyBody<128, 64, true, true>(p);
+  multiplyBody<Wide, true, true>(p);
 }
-KERNEL_BOUNDS(matrix_multiply_wide_bfloat16, MatrixMultiplyKernelParams, 128, 2) {
-  multiplyBody<128, 64, false, true>(p);
-}
+KERNEL_BOUNDS(matrix_multiply_wide_bfloat16, MatrixMultiplyKernelParams, 128, 2) { multiplyBody<Wide, false, true>(p); }
 KERNEL_BOUNDS(matrix_multiply_narrow_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, 32, true, true>(p);
+  multiplyBody<Narrow, true, true>(p);
 }
 KERNEL_BOUNDS(matrix_multiply_narrow_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, 32, false, true>(p);
+  multiplyBody<Narrow, false, true>(p);
 }
 KERNEL_BOUNDS(matrix_multiply_unpacked_transposed_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, 32, true, false>(p);
+  multiplyBody<Narrow, true, false>(p);
 }
 KERNEL_BOUNDS(matrix_multiply_unpacked_bfloat16, MatrixMultiplyKernelParams, 128, 4) {
-  multiplyBody<64, 32, false, false>(p);
+  multiplyBody<Narrow, false, false>(p);
 }
 
 }  // namespace dp_moe

@@ -81,7 +81,7 @@ DEVICE void multiplyBody(const MatrixMultiplyKernelParams& p) {
       }
     }
     __syncthreads();  // the sums of all threads are there
-    writeTile<float, shape.rows, shape.columns>(p, tile, buffers);
+    writeTile<float, shape.rows, shape.columns>(p, tile, 0, buffers);
   }
 }
 

@@ -110,14 +110,16 @@ DEVICE void writeEight(const MatrixMultiplyKernelParams& p, T* y, EightFloats& v
   storeEight(y, values, count, p.packedStores);
 }
 
-/// The sums of a tile, in shared memory at finishedAt, become rows of y. T is the type of the other operands.
-template <class T, int tileRows, int tileColumns>
-DEVICE void writeTile(const MatrixMultiplyKernelParams& p, const ProductTile& tile, const float* finished) {
+/// The sums of `rows` rows of a tile, in shared memory at finishedAt, become rows of y. T is the type of the other
+/// operands.
+template <class T, int rows, int tileColumns>
+DEVICE void writeTile(const MatrixMultiplyKernelParams& p, const ProductTile& tile, int firstRow,
+                      const float* finished) {
   constexpr int pieces = tileColumns / 8;
-  for (int at = static_cast<int>(threadIdx.x); at < tileRows * pieces; at += static_cast<int>(blockDim.x)) {
+  for (int at = static_cast<int>(threadIdx.x); at < rows * pieces; at += static_cast<int>(blockDim.x)) {
     const int line = at / pieces;
     const int column = at % pieces * 8;
-    const int64_t row = tile.firstRow + line;
+    const int64_t row = tile.firstRow + firstRow + line;
     const int64_t left = p.n - tile.firstColumn - column;
     if (row >= tile.lastRow || left <= 0) continue;
     const int count = left < 8 ? static_cast<int>(left) : 8;

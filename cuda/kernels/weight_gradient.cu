@@ -113,7 +113,7 @@ DEVICE void multiplyStep(typename Warps::Sums& total, typename Warps::Sums& sums
 
 template <int tileRows, bool packed>
 DEVICE void gradientBody(const WeightGradientKernelParams& p) {
-  using Warps = WarpTiles<tileRows, 32>;
+  using Warps = WarpTiles<tileRows, tileRows, 32>;
   constexpr MatrixTile shape = Warps::kTile;
   using Slab = OuterSlab<shape.rows>;
   static_assert(shape.rows == shape.columns, "a thread copies the same piece of dy and of x");

@@ -78,7 +78,9 @@ struct Outputs {
 template <class T, class Y = T>
 Outputs run(const Context& context, const Product& p) {
   Random random(11);
-  const GatheredRows gathered = scattered(random, p.x, p.k);
+  GatheredRows gathered = scattered(random, p.x, p.k);
+  // Rows that do not exist may point anywhere.
+  if (!p.offsets.empty()) std::fill(gathered.rows.begin() + p.offsets.back(), gathered.rows.end(), -7);
   const auto x = context.tensor<T>(p.gathered ? gathered.x : p.x), weight = context.tensor<T>(p.weight);
   const auto rowScale = context.tensor(p.rowScale), bias = context.tensor(p.bias);
   const auto xRows = context.tensor(gathered.rows), offsets = context.tensor(p.offsets);
@@ -224,7 +226,7 @@ CONFORMANCE_TEST(matrixMultiplyInGroups) {
   // Groups of several units each, empty units, an empty group, rows past the last segment.
   const std::vector<int32_t> lengths = {3, 0, 1, 0, 0, 0, 40, 129, 1, 0, 0, 2};
   context.forEachReal([&]<class T>() {
-    for (uint64_t options = 0; options < 64; ++options) {
+    for (uint64_t options = 0; options < 64; options += context.sized(1, 3)) {
       const bool packed = !std::is_same_v<T, float> && options % 5 < 3;
       const int64_t k = packed ? 40 : options % 2 == 0 ? 17 : 65, n = packed ? 72 : options % 3 == 0 ? 7 : 33;
       Random random(options);
@@ -258,7 +260,7 @@ CONFORMANCE_TEST(matrixMultiplyOfAWeightInSeveralPasses) {
   Random random(1);
   for (const uint64_t options : {0, 1}) {
     const Product product =
-        randomProduct(random, offsetsOf({2, 0, 1, 3, 1, 2, 1, 1}), 12, 500, 700, 8, 1, options * 35);
+        randomProduct(random, offsetsOf({2, 0, 1, 3, 1, 2, 1, 1}), 12, context.sized(500, 60), 700, 8, 1, options * 35);
     expectProduct<float>(context, product, label("passes ", options));
   }
 }
