@@ -9,6 +9,11 @@ export interface RoutingOptions {
   normalize: boolean
   /** At most this many rows of one unit per expert, in row order; 0 is dropless. */
   capacityPerUnit: number
+  /**
+   * With one expert a token and `normalize`, where gates are 1: backward takes them for p / (p held constant), so that the
+   * router learns. Default false: the router has no gradient from the gates.
+   */
+  straightThrough?: boolean
 }
 
 export interface Routing {
@@ -52,10 +57,13 @@ export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Rout
     k,
     capacity,
   })
+  const straightThrough = options.straightThrough === true && normalize && k === 1
   tape.record([gate, probabilities], [logits], [], ([dGate, dProbabilities]) => {
+    if (straightThrough && dGate) tape.addGradient(logits, throughGate(logits, expert, dGate))
+    if (straightThrough && !dProbabilities) return
     const dLogits = device.empty(logits.shape, { layout })
     device.run('topKRoutingBackward', {
-      dGate,
+      dGate: straightThrough ? undefined : dGate,
       dProbabilities,
       probabilities,
       expert,
@@ -69,6 +77,20 @@ export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Rout
     tape.addGradient(logits, dLogits)
   })
   return { probabilities, expert, gate, plan: new RoutedLayout(layout, segmentOffsets, rowOfSlot, slotOf, experts, k) }
+}
+
+/** dGate (one hot - softmax): the gradient of p / (p held constant) of the chosen expert, which is that of log p. */
+function throughGate(logits: Tensor, expert: Tensor, dGate: Tensor): Tensor {
+  const { device } = logits
+  const layout = layoutOf(logits)
+  const [rows, classes] = logits.shape as [number, number]
+  const common = { logits, targets: expert, logSumExp: device.empty([rows]), rows, classes }
+  device.run('crossEntropy', { ...common, loss: device.empty([rows]) })
+  const dLoss = device.empty([rows])
+  device.run('add', { a: dGate, y: dLoss, size: rows, alpha: -1, beta: 0 })
+  const dLogits = device.empty(logits.shape, { layout })
+  device.run('crossEntropyBackward', { ...common, dLoss, dLogits })
+  return dLogits
 }
 
 /**

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Activation } from '../autograd/activation.js'
+import { DpMoeError } from '../errors.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
 import {
   activationName,
@@ -11,6 +12,24 @@ import {
   refuse,
   settingOf,
 } from './hugging-face/config.js'
+
+/** The mixtures of an upcycled encoder. Gates of the chosen experts sum to 1. */
+export interface BertMixture {
+  readonly numExperts: number
+  readonly expertsPerToken: number
+  /** Which layers, counted from 0. */
+  readonly layers: readonly number[]
+}
+
+/** How the mixtures are trained; it changes nothing that the model computes. */
+export interface BertMixtureTraining {
+  /** Weight of the balance loss over all mixtures. Default 0.01. */
+  readonly balanceLoss?: number
+  /** Balance against the load that is released with noise, in place of each text's own. Default false. */
+  readonly releaseLoad?: boolean
+  /** Default true. */
+  readonly trainRouter?: boolean
+}
 
 /** Shape of a BERT-like encoder with a classification head. */
 export interface BertConfig {
@@ -25,12 +44,14 @@ export interface BertConfig {
   readonly activation: Activation
   readonly layerNormEpsilon: number
   readonly labels: readonly string[]
+  /** Mixtures of experts in place of some feed-forward parts (an upcycled model); undefined: none. */
+  readonly mixture?: BertMixture | undefined
   /** In training, after the embeddings, attention, feed-forward and pooler. */
   readonly dropout: number
 }
 
 const schema = z.looseObject({
-  model_type: z.literal('bert'),
+  model_type: z.enum(['bert', 'bert_moe']),
   vocab_size: positive,
   hidden_size: positive,
   intermediate_size: positive,
@@ -43,6 +64,9 @@ const schema = z.looseObject({
   position_embedding_type: z.string().default('absolute'),
   is_decoder: z.boolean().default(false),
   problem_type: z.string().nullish(),
+  num_experts: positive.optional(),
+  num_experts_per_tok: positive.default(1),
+  moe_layers: z.array(z.int().nonnegative()).optional(),
 })
 
 /** Reads a config.json. Without labels there or here the classes are LABEL_0 and LABEL_1, as in transformers. */
@@ -67,8 +91,25 @@ export function bertConfigFrom(
     activation: activationOf(config.hidden_act),
     layerNormEpsilon: config.layer_norm_eps,
     labels: labels ?? labelsOf(source) ?? ['LABEL_0', 'LABEL_1'],
+    mixture: config.model_type === 'bert_moe' ? mixtureOf(config) : undefined,
     dropout,
   }
+}
+
+function mixtureOf(config: z.infer<typeof schema>): BertMixture {
+  const { num_experts: numExperts, num_experts_per_tok: expertsPerToken, moe_layers: layers } = config
+  if (numExperts === undefined || layers === undefined) {
+    throw new DpMoeError('MODEL_FORMAT', 'num_experts, moe_layers: expected with model_type bert_moe, got none')
+  }
+  refuse(expertsPerToken > numExperts, 'num_experts_per_tok', `expected at most num_experts, ${numExperts}`)
+  const last = config.num_hidden_layers - 1
+  refuse(new Set(layers).size < layers.length, 'moe_layers', 'a layer is there twice')
+  refuse(
+    layers.some((layer) => layer > last),
+    'moe_layers',
+    `expected layers from 0 to ${last}`,
+  )
+  return { numExperts, expertsPerToken, layers }
 }
 
 /** The settings of a config.json that say the same. */
@@ -87,5 +128,17 @@ export function bertSettings(config: BertConfig): JsonObject {
     hidden_act: settingOf(activation),
     layer_norm_eps: config.layerNormEpsilon,
     ...labelSettings(config.labels),
+    ...(config.mixture && mixtureSettings(config.mixture)),
+  }
+}
+
+/** Another model_type: what knows BERT only would take such a model for one and fail on its tensors. */
+function mixtureSettings({ numExperts, expertsPerToken, layers }: BertMixture): JsonObject {
+  return {
+    model_type: 'bert_moe',
+    architectures: ['BertMoeForSequenceClassification'],
+    num_experts: numExperts,
+    num_experts_per_tok: expertsPerToken,
+    moe_layers: layers,
   }
 }

@@ -1,4 +1,5 @@
 import type { Parameter } from '../autograd/parameter.js'
+import { MixtureOfExperts } from '../nn/mixture-of-experts.js'
 import type { BertClassifier } from './bert.js'
 import { TensorMap } from './hugging-face/tensor-map.js'
 
@@ -25,8 +26,12 @@ export function bertTensorMap({ encoder, pooler, head }: BertClassifier): Tensor
     both(`${prefix}.attention.self.value`, value)
     both(`${prefix}.attention.output.dense`, output)
     both(`${prefix}.attention.output.LayerNorm`, layer.attentionNorm)
-    both(`${prefix}.intermediate.dense`, layer.feedForward.up)
-    both(`${prefix}.output.dense`, layer.feedForward.down)
+    if (layer.feedForward instanceof MixtureOfExperts) {
+      addMixture(map, `${prefix}.mixture`, layer.feedForward)
+    } else {
+      both(`${prefix}.intermediate.dense`, layer.feedForward.up)
+      both(`${prefix}.output.dense`, layer.feedForward.down)
+    }
     both(`${prefix}.output.LayerNorm`, layer.feedForwardNorm)
   }
   both('bert.pooler.dense', pooler, true)
@@ -36,4 +41,13 @@ export function bertTensorMap({ encoder, pooler, head }: BertClassifier): Tensor
     .rename(/LayerNorm\.gamma$/, 'LayerNorm.weight')
     .rename(/LayerNorm\.beta$/, 'LayerNorm.bias')
     .ignore(/^cls\./, /embeddings\.position_ids$/)
+}
+
+/** The experts of an upcycled layer, each with the tensors of a feed-forward part. */
+function addMixture(map: TensorMap, prefix: string, mixture: MixtureOfExperts): void {
+  const { router, up, upBias, down, downBias } = mixture
+  const name = (tensor: string) => (expert: number) => `${prefix}.experts.${expert}.${tensor}`
+  map.add(`${prefix}.router.weight`, router.weight)
+  map.addExperts(name('intermediate.dense.weight'), up).addExperts(name('intermediate.dense.bias'), upBias!)
+  map.addExperts(name('output.dense.weight'), down).addExperts(name('output.dense.bias'), downBias!)
 }

@@ -10,9 +10,16 @@ import { Embedding } from '../nn/embedding.js'
 import { FeedForward } from '../nn/feed-forward.js'
 import type { Initializer } from '../nn/initializer.js'
 import { Linear } from '../nn/linear.js'
+import { addLosses, MixtureOfExperts } from '../nn/mixture-of-experts.js'
 import { type ForwardContext, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norms.js'
-import { type BertConfig, bertConfigFrom, bertSettings } from './bert-config.js'
+import {
+  type BertConfig,
+  type BertMixture,
+  type BertMixtureTraining,
+  bertConfigFrom,
+  bertSettings,
+} from './bert-config.js'
 import { bertTensorMap } from './bert-tensors.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
 import { HuggingFaceModel, loadModel } from './hugging-face/hugging-face-model.js'
@@ -23,26 +30,46 @@ import type { TextBatch } from './text-batch.js'
 export class BertLayer extends Module {
   readonly attention: Attention
   readonly attentionNorm: LayerNorm
-  readonly feedForward: FeedForward
+  readonly feedForward: FeedForward | MixtureOfExperts
   readonly feedForwardNorm: LayerNorm
   readonly #dropouts: readonly [Dropout, Dropout]
 
-  constructor(init: Initializer, config: BertConfig, layer: number) {
+  constructor(init: Initializer, config: BertConfig, layer: number, training: BertMixtureTraining) {
     super()
-    const { hiddenSize, intermediateSize, numAttentionHeads, activation, layerNormEpsilon, dropout } = config
+    const { hiddenSize, intermediateSize, numAttentionHeads, activation, layerNormEpsilon, dropout, mixture } = config
     this.attention = new Attention(init, { hiddenSize, numAttentionHeads })
     this.attentionNorm = new LayerNorm(init, hiddenSize, layerNormEpsilon)
-    this.feedForward = new FeedForward(init, { hiddenSize, intermediateSize, activation })
+    const shape = { hiddenSize, intermediateSize, activation }
+    this.feedForward = mixture?.layers.includes(layer)
+      ? new MixtureOfExperts(init, { ...shape, ...mixtureSettings(mixture, training) }, layer)
+      : new FeedForward(init, shape)
+    if (this.feedForward instanceof MixtureOfExperts && training.trainRouter === false) {
+      this.feedForward.router.freeze()
+    }
     this.feedForwardNorm = new LayerNorm(init, hiddenSize, layerNormEpsilon)
     this.#dropouts = [new Dropout(dropout, 2 * layer + 2), new Dropout(dropout, 2 * layer + 3)]
   }
 
-  forward(x: Tensor, context: ForwardContext): Tensor {
+  forward(x: Tensor, context: ForwardContext): { y: Tensor; loss: Tensor | undefined } {
     const { tape } = context
     const attended = this.#dropouts[0].forward(this.attention.forward(x, context), context)
     const middle = this.attentionNorm.forward(add(tape, x, attended), context)
-    const fed = this.#dropouts[1].forward(this.feedForward.forward(middle, context), context)
-    return this.feedForwardNorm.forward(add(tape, middle, fed), context)
+    const fed = this.feedForward.forward(middle, context)
+    const { y, loss } = 'routing' in fed ? fed : { y: fed, loss: undefined }
+    const sum = add(tape, middle, this.#dropouts[1].forward(y, context))
+    return { y: this.feedForwardNorm.forward(sum, context), loss }
+  }
+}
+
+function mixtureSettings({ numExperts, expertsPerToken, layers }: BertMixture, training: BertMixtureTraining) {
+  const { balanceLoss = 0.01, releaseLoad = false } = training
+  return {
+    numExperts,
+    expertsPerToken,
+    normalizeGates: true,
+    straightThroughGates: true,
+    balanceLoss: balanceLoss / layers.length,
+    releaseLoad,
   }
 }
 
@@ -55,36 +82,50 @@ export class BertEncoder extends Module {
   readonly layers: readonly BertLayer[]
   readonly #dropout: Dropout
 
-  constructor(init: Initializer, config: BertConfig) {
+  constructor(init: Initializer, config: BertConfig, training: BertMixtureTraining = {}) {
     super()
     const { hiddenSize, vocabularySize, maxPositions, tokenTypes, numLayers, layerNormEpsilon, dropout } = config
     this.wordEmbedding = new Embedding(init, { vocabularySize, hiddenSize })
     this.positionEmbedding = new Embedding(init, { vocabularySize: maxPositions, hiddenSize })
     this.tokenTypeEmbedding = new Embedding(init, { vocabularySize: tokenTypes, hiddenSize })
     this.embeddingNorm = new LayerNorm(init, hiddenSize, layerNormEpsilon)
-    this.layers = Array.from({ length: numLayers }, (_, layer) => new BertLayer(init, config, layer))
+    this.layers = Array.from({ length: numLayers }, (_, layer) => new BertLayer(init, config, layer, training))
     this.#dropout = new Dropout(dropout, 0)
   }
 
-  /** [rows, hiddenSize]. */
-  forward({ layout, ids, positions, tokenTypes }: TokenBatch, context: ForwardContext): Tensor {
+  /** [rows, hiddenSize], and the routers' loss per unit. */
+  forward(
+    { layout, ids, positions, tokenTypes }: TokenBatch,
+    context: ForwardContext,
+  ): { y: Tensor; routerLoss: Tensor | undefined } {
     const { tape } = context
     const types = tokenTypes ?? tape.device.zeros([layout.rows], { dtype: 'int32', layout })
     const words = add(tape, this.wordEmbedding.forward(ids, context), this.tokenTypeEmbedding.forward(types, context))
     const sum = add(tape, words, this.positionEmbedding.forward(positions, context))
     let x = this.#dropout.forward(this.embeddingNorm.forward(sum, context), context)
-    for (const layer of this.layers) x = layer.forward(x, context)
-    return x
+    const losses: (Tensor | undefined)[] = []
+    for (const layer of this.layers) {
+      const { y, loss } = layer.forward(x, context)
+      x = y
+      losses.push(loss)
+    }
+    return { y: x, routerLoss: addLosses(context, losses) }
   }
 }
 
-export interface BertLoadOptions {
+export interface BertLoadOptions extends BertMixtureTraining {
   /** Class names of a new head; default those of config.json. */
   readonly labels?: readonly string[]
   /** Seed of a new head's first weights. */
   readonly seed?: number | string
   /** Default 0; config.json's rate is that of its own training. */
   readonly dropout?: number
+}
+
+interface BertParts {
+  readonly headInit?: Initializer
+  readonly source?: JsonObject
+  readonly training?: BertMixtureTraining
 }
 
 /** BERT with a head for classes over its first token: tanh pooler, then a linear layer. */
@@ -99,11 +140,11 @@ export class BertClassifier extends HuggingFaceModel {
   constructor(
     init: Initializer,
     readonly config: BertConfig,
-    { headInit = init, source = {} }: { headInit?: Initializer; source?: JsonObject } = {},
+    { headInit = init, source = {}, training }: BertParts = {},
   ) {
     super()
     const { hiddenSize, labels, dropout } = config
-    this.encoder = new BertEncoder(init, config)
+    this.encoder = new BertEncoder(init, config, training)
     const deviation = 0.02
     this.pooler = new Linear(headInit, { inputSize: hiddenSize, outputSize: hiddenSize, deviation })
     this.head = new Linear(headInit, { inputSize: hiddenSize, outputSize: labels.length, deviation })
@@ -117,24 +158,32 @@ export class BertClassifier extends HuggingFaceModel {
     const { model } = await loadModel(
       device,
       folder,
-      (source, init, headInit) => new BertClassifier(init, bertConfigFrom(source, options), { headInit, source }),
+      (source, init, headInit) =>
+        new BertClassifier(init, bertConfigFrom(source, options), { headInit, source, training: options }),
       options.seed,
     )
     return model
   }
 
-  /** Scores per sequence, [sequences, labels]. */
-  logits(batch: TokenBatch, context: ForwardContext): Tensor {
+  /** Scores per sequence, and the routers' loss per unit. */
+  forward(batch: TokenBatch, context: ForwardContext): { logits: Tensor; routerLoss: Tensor | undefined } {
     const { tape } = context
-    const x = this.encoder.forward(batch, context)
+    const { y: x, routerLoss } = this.encoder.forward(batch, context)
     const pooled = this.pooler.forward(firstRows(batch, x, context), context)
     const y = this.#dropout.forward(activate(tape, pooled, 'tanh'), context)
-    return this.head.forward(y, context, { outputType: 'float32' })
+    return { logits: this.head.forward(y, context, { outputType: 'float32' }), routerLoss }
   }
 
-  /** Cross entropy, the mean over a unit's sequences, per unit. */
+  /** Scores per sequence, [sequences, labels]. */
+  logits(batch: TokenBatch, context: ForwardContext): Tensor {
+    return this.forward(batch, context).logits
+  }
+
+  /** Cross entropy (the mean over a unit's sequences) plus router losses, per unit. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
-    return meanPerUnit(context.tape, crossEntropy(context.tape, this.logits(batch, context), batch.labels))
+    const { logits, routerLoss } = this.forward(batch, context)
+    const loss = meanPerUnit(context.tape, crossEntropy(context.tape, logits, batch.labels))
+    return routerLoss ? add(context.tape, loss, routerLoss) : loss
   }
 
   override configJson(): JsonObject {

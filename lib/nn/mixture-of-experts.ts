@@ -38,6 +38,8 @@ export interface MixtureOfExpertsConfig {
   bias?: boolean
   /** Divide the chosen gates by their sum. Default false (Switch), usual when expertsPerToken > 1. */
   normalizeGates?: boolean
+  /** With `normalizeGates` and one expert a token: lets the router learn from gates that are 1 (`route`). Default false. */
+  straightThroughGates?: boolean
   /** Bias of the router. Default false. */
   routerBias?: boolean
   /** Multiplies router inputs by U(1 - e, 1 + e) in training. Default 0. */
@@ -114,6 +116,7 @@ export class MixtureOfExperts extends Module {
       bias,
       activation: config.activation ?? (gated ? 'silu' : 'relu'),
       normalizeGates: config.normalizeGates ?? false,
+      straightThroughGates: config.straightThroughGates ?? false,
       routerBias: config.routerBias ?? false,
       routerJitter: config.routerJitter ?? 0,
       capacityPerUnit: config.capacityPerUnit ?? 0,
@@ -135,11 +138,12 @@ export class MixtureOfExperts extends Module {
       )
     }
     const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerUnit, activation } = this.#config
+    const { straightThroughGates: straightThrough } = this.#config
     const logits = this.router.forward(this.#jittered(x, context), context, {
       operation: 'router',
       outputType: 'float32',
     })
-    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit })
+    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit, straightThrough })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
     const { balanceLoss, zLoss: z } = this.#config
     const balance = this.load ? 0 : balanceLoss
