@@ -20,6 +20,8 @@ export interface ParitySequence {
   readonly tokenTypes?: number[]
   readonly label?: number
   readonly target?: number[]
+  /** Position in a data set, which keys jitter; default that in the batch. */
+  readonly unit?: number
 }
 
 export interface ParityCase {
@@ -40,8 +42,12 @@ export async function readCase(folder: string): Promise<ParityCase> {
   return JSON.parse(await readFile(join(folder, 'case.json'), 'utf8')) as ParityCase
 }
 
-function packed(lists: readonly (readonly number[])[]) {
-  return packBatch(lists.map((ids, unit): EncodedUnit => ({ ids: Int32Array.from(ids), unit })))
+function packed(sequences: readonly ParitySequence[], idsOf: (sequence: ParitySequence) => readonly number[]) {
+  return packBatch(
+    sequences.map((sequence, index): EncodedUnit => {
+      return { ids: Int32Array.from(idsOf(sequence)), unit: sequence.unit ?? index }
+    }),
+  )
 }
 
 function subject<M extends HuggingFaceModel, B extends UnitBatch>(
@@ -64,7 +70,10 @@ export async function loadSubject(device: Device, folder: string, { kind, router
     return subject(
       model,
       (sequences) => {
-        const tokens = tokenBatch(device, packed(sequences.map(({ ids }) => ids)))
+        const tokens = tokenBatch(
+          device,
+          packed(sequences, ({ ids }) => ids),
+        )
         const { layout } = tokens
         const int32 = (values: number[]) => device.tensor(values, [values.length], 'int32')
         return {
@@ -84,14 +93,27 @@ export async function loadSubject(device: Device, folder: string, { kind, router
     return subject(
       model,
       (sequences) => {
-        const source = packed(sequences.map(({ ids }) => ids))
-        return seq2seqBatch(device, source, packed(sequences.map(({ target }) => target!)), start)
+        const source = packed(sequences, ({ ids }) => ids)
+        return seq2seqBatch(
+          device,
+          source,
+          packed(sequences, ({ target }) => target!),
+          start,
+        )
       },
       model,
     )
   }
   const model = await Decoder.fromPretrained(device, folder)
-  return subject(model, (sequences) => causalBatch(device, packed(sequences.map(({ ids }) => ids))), model)
+  return subject(
+    model,
+    (sequences) =>
+      causalBatch(
+        device,
+        packed(sequences, ({ ids }) => ids),
+      ),
+    model,
+  )
 }
 
 /** What transformers computed. */
