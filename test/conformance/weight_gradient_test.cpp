@@ -250,6 +250,31 @@ CONFORMANCE_TEST(weightGradientFromTiles) {
   });
 }
 
+// More units than a block has threads: with rows, without, left out, and from tiles.
+CONFORMANCE_TEST(weightGradientOfManyUnits) {
+  context.forEachReal([&]<class T>() {
+    const int64_t d = 8, p = 16, units = 600;
+    Random random(5);
+    std::vector<int32_t> lengths;
+    std::vector<float> factor;
+    for (int64_t s = 0; s < 2 * units; ++s) lengths.push_back(random.below(3));
+    for (int64_t u = 0; u < units; ++u) factor.push_back(u % 11 == 3 ? 0 : static_cast<float>(random.uniform(0.1, 1)));
+    auto batch = stored<T>(randomBatch(random, lengths, 2, d, p));
+    const std::vector<float> start = random.normals(2 * p * d);
+    const auto name = label("many units", typeName<T>);
+    const auto& exact = once(name, [&] { return exactGradient(batch, factor, start); });
+    poisonZeroUnits(batch, factor);
+    Tiles kept{std::vector<int32_t>(lengths.size(), -1), {}};
+    for (int64_t s = 0; s < batch.segments(); s += 7) {
+      kept.tileOf[static_cast<size_t>(s)] = static_cast<int32_t>(s / 7);
+      for (const Sum& value : segmentGradient(batch, s)) kept.tiles.push_back(static_cast<float>(value.value));
+    }
+    const auto gradient = weightGradientOf<T>(context, batch, {factor, kept, true}, start);
+    expectSums(gradient, exact, batch.rows(), name);
+    context.sameInEveryRun(name, gradient);
+  });
+}
+
 CONFORMANCE_TEST(biasGradient) {
   for (const int64_t p : {1, 7, 16, 17, 63, 64, 65, 127, 128, 129, 300}) {
     Random random(static_cast<uint64_t>(p));
