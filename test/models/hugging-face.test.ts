@@ -11,6 +11,7 @@ import { Decoder } from '../../lib/models/decoder.js'
 import { Checkpoint } from '../../lib/models/hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from '../../lib/models/hugging-face/hugging-face-model.js'
 import { causalBatch, seq2seqBatch, tokenBatch } from '../../lib/models/language-batch.js'
+import { modelFromPretrained } from '../../lib/models/model-from-pretrained.js'
 import { relativeBuckets } from '../../lib/models/relative-buckets.js'
 import { type TensorSource, writeSafetensors } from '../../lib/models/safetensors.js'
 import { SwitchEncoderClassifier, SwitchTransformer } from '../../lib/models/switch-transformer.js'
@@ -318,4 +319,20 @@ t.test('sequences of one unit do not see each other', async (t) => {
     values(device.scope(() => model.logits(seq2seqBatch(device, source, target, 0), evaluation())))
   t.strictSame(await pairs(users, targets), await pairs(alone, targetsAlone), 'encoder-decoder')
   t.throws(() => seq2seqBatch(device, users, targetsAlone, 0), { code: 'SHAPE_MISMATCH' })
+})
+
+t.test('the model of a folder is found by its config.json', async (t) => {
+  t.type(await modelFromPretrained(device, join(fixtures, 'bert')), BertClassifier)
+  t.type(await modelFromPretrained(device, join(fixtures, 'olmoe'), 'causal-lm'), Decoder)
+  t.type(await modelFromPretrained(device, join(fixtures, 'switch')), SwitchTransformer)
+  const options = { labels: ['a', 'b', 'c', 'd'] }
+  const model = await modelFromPretrained(device, join(fixtures, 'switch'), 'classification', options)
+  t.type(model, SwitchEncoderClassifier)
+  t.equal(model.head.weight.shape[0], 4)
+  const refused = { code: 'MODEL_FORMAT' }
+  const other = modelFromPretrained(device, join(fixtures, 'olmoe'), 'seq2seq')
+  await t.rejects(other, { ...refused, message: /a model of type olmoe is for causal-lm, not for seq2seq/ })
+  const folder = await changed(t, 'bert', () => {})
+  await changeConfig(folder, { model_type: 'llama' })
+  await t.rejects(modelFromPretrained(device, folder), { ...refused, message: /model_type: expected one of bert, / })
 })

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
-import { bfloat16ToFloat32Bits, float16ToFloat32Bits } from '../../lib/models/half-precision.js'
+import { bfloat16ToFloat32Bits, float16ToFloat32Bits, roundToFloat16 } from '../../lib/models/half-precision.js'
 import { SafetensorsFile, type TensorSource, writeSafetensors } from '../../lib/models/safetensors.js'
 
 /** Written by the reference library: F32 "a" and F16 "b" of one 2 x 3 matrix, and the I64 scalar "n". */
@@ -217,4 +217,36 @@ t.test('every 16-bit float widens exactly', async (t) => {
     upper.setUint16(0, half)
     if (!Object.is(asFloat(bfloat16ToFloat32Bits(half)), upper.getFloat32(0))) t.fail(`bfloat16 ${half}`)
   }
+})
+
+t.test('rounding to half precision', async (t) => {
+  const words = Uint32Array.from({ length: 0x7c00 }, (_, half) => float16ToFloat32Bits(half))
+  const finite = new Float32Array(words.buffer)
+  const expected = Uint16Array.from({ length: 0x7c00 }, (_, half) => half)
+  t.strictSame(roundToFloat16(finite), expected, 'what it holds comes back')
+  t.strictSame(
+    roundToFloat16(finite.map((value) => -value)),
+    expected.map((half) => half | 0x8000),
+    'with its sign',
+  )
+  // float64 holds the middle of two neighbours, and float32 too.
+  const middles = finite.subarray(0, 0x7bff).map((value, half) => (value + finite[half + 1]!) / 2)
+  t.strictSame(
+    roundToFloat16(middles),
+    expected.subarray(0, 0x7bff).map((half) => half + (half % 2)),
+    'a tie goes to the even neighbour',
+  )
+  const nextUp = middles.map((value) => value * (1 + 2 ** -22) + 2 ** -40)
+  t.strictSame(roundToFloat16(nextUp), expected.subarray(1), 'above the middle')
+  const special = Float32Array.of(
+    65504,
+    65519.99,
+    65520,
+    1e38,
+    Number.POSITIVE_INFINITY,
+    Number.NEGATIVE_INFINITY,
+    1e-40,
+  )
+  t.strictSame([...roundToFloat16(special)], [0x7bff, 0x7bff, 0x7c00, 0x7c00, 0x7c00, 0xfc00, 0])
+  t.ok((roundToFloat16(Float32Array.of(Number.NaN))[0]! & 0x7fff) > 0x7c00, 'a NaN stays one')
 })
