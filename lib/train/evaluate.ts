@@ -2,6 +2,7 @@ import { softmax } from '../autograd/losses.js'
 import { Tape } from '../autograd/tape.js'
 import type { Dataset } from '../data/index.js'
 import type { Device } from '../engine/device.js'
+import type { Tensor } from '../engine/tensor.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import { microBatches } from './batches.js'
 import type { EvaluationResult } from './options.js'
@@ -10,21 +11,41 @@ import type { EvaluationResult } from './options.js'
 const evaluationRows = 32768
 
 /** Class probabilities of every unit, [N * classes] row by row. */
-export async function classProbabilities(
+export function classProbabilities(
   device: Device,
   model: TextClassifier,
   data: Dataset,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  return classScores(device, model, data, softmax, signal)
+}
+
+/** Logits of every unit as they leave the model, [N * classes] row by row. */
+export function classLogits(
+  device: Device,
+  model: TextClassifier,
+  data: Dataset,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  return classScores(device, model, data, (_, logits) => logits, signal)
+}
+
+async function classScores(
+  device: Device,
+  model: TextClassifier,
+  data: Dataset,
+  of: (tape: Tape, logits: Tensor) => Tensor,
   signal?: AbortSignal,
 ): Promise<Float32Array> {
   const units = Int32Array.from({ length: data.length }, (_, unit) => unit)
   const parts: Float32Array[] = []
   for (const microBatch of microBatches(device, data, units, evaluationRows)) {
     signal?.throwIfAborted()
-    const probabilities = device.scope(() => {
+    const scores = device.scope(() => {
       const context = { tape: new Tape(device), training: false }
-      return softmax(context.tape, model.logits(microBatch(), context)).data()
+      return of(context.tape, model.logits(microBatch(), context)).data()
     })
-    parts.push((await probabilities) as Float32Array)
+    parts.push((await scores) as Float32Array)
   }
   const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0))
   let at = 0

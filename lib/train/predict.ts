@@ -1,7 +1,7 @@
 import { type DataFormat, Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { fromPretrained, type PretrainedClassifier } from '../models/pretrained.js'
-import { classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
+import { classLogits, classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
 import { type DeviceChoice, openDevice } from './open-device.js'
 import type { EvaluationResult } from './options.js'
 import { encodeTexts } from './prepare-data.js'
@@ -11,6 +11,12 @@ import { findReleaseFolder } from './run-folder.js'
 export interface Prediction {
   readonly label: string
   readonly probabilities: Readonly<Record<string, number>>
+}
+
+/** A class and the logit of each. */
+export interface PredictedLogits {
+  readonly label: string
+  readonly logits: Readonly<Record<string, number>>
 }
 
 export interface EvaluateOptions extends DeviceChoice {
@@ -57,15 +63,30 @@ export class Predictor implements Disposable {
 
   /** The most probable class of each text and the probabilities of all, in order. */
   async predict(texts: readonly string[], signal?: AbortSignal): Promise<Prediction[]> {
+    const scores = await this.#scores(texts, classProbabilities, signal)
+    return scores.map(({ label, byLabel }) => ({ label, probabilities: byLabel }))
+  }
+
+  /** The most probable class of each text and the logits of all as they leave the model, in order. */
+  async logits(texts: readonly string[], signal?: AbortSignal): Promise<PredictedLogits[]> {
+    const scores = await this.#scores(texts, classLogits, signal)
+    return scores.map(({ label, byLabel }) => ({ label, logits: byLabel }))
+  }
+
+  async #scores(
+    texts: readonly string[],
+    scoresOf: typeof classProbabilities,
+    signal: AbortSignal | undefined,
+  ): Promise<{ label: string; byLabel: Record<string, number> }[]> {
     const { model, tokenizer, bag, labels } = this.#classifier
     const units = texts.map((text, unit) => encodeUnit(text, unit, tokenizer, bag ? { bag } : {}))
     const packed = packBatch(units)
     const data = new Dataset({ ...packed, labels: new Int32Array(texts.length) })
-    const all = await classProbabilities(this.#device, model, data, signal)
+    const all = await scoresOf(this.#device, model, data, signal)
     return texts.map((_, unit) => {
       const row = all.subarray(unit * labels.length, (unit + 1) * labels.length)
-      const probabilities = Object.fromEntries(labels.map((label, index) => [label, row[index]!]))
-      return { label: labels[mostProbable(row)]!, probabilities }
+      const byLabel = Object.fromEntries(labels.map((label, index) => [label, row[index]!]))
+      return { label: labels[mostProbable(row)]!, byLabel }
     })
   }
 

@@ -103,6 +103,31 @@ t.test('train --non-private learns what is easy; eval and predict use the run or
   t.equal((await cli.run(['predict', plain, '--text', 'winner cheap prize', '--json'])).stdout, one.stdout)
 })
 
+t.test('predict --logits: the scores whose softmax are the probabilities', async (t) => {
+  const input = readFileSync(held, 'utf8')
+  type Answer = { label: string; logits: Record<string, number>; probabilities: Record<string, number> }
+  const answers = async (...args: string[]) => {
+    const { code, stdout, stderr } = await cli.run(['predict', plain, '--json', ...args], { input })
+    t.match({ code, stderr }, { code: 0, stderr: '' })
+    return (JSON.parse(stdout) as { predictions: Answer[] }).predictions
+  }
+  const expected = await answers()
+  const scored = await answers('--logits')
+  t.equal(scored.length, 100)
+  let largest = 0
+  for (const [i, { label, logits, ...rest }] of scored.entries()) {
+    t.same(rest, {})
+    const { label: same, probabilities } = expected[i]!
+    const total = Math.exp(logits.ham!) + Math.exp(logits.spam!)
+    t.equal(label, same)
+    t.ok(Math.abs(Math.exp(logits.spam!) / total - probabilities.spam!) < 1e-5, `line ${i}`)
+    largest = Math.max(largest, Math.abs(total - 1))
+  }
+  t.ok(largest > 0.01, 'they are not normalised')
+  const one = await cli.run(['predict', plain, '--logits', '--text', 'winner cheap prize'])
+  t.match(JSON.parse(one.stdout), { label: 'spam', logits: { ham: Number, spam: Number } })
+})
+
 t.test('predict on standard input: a line for a line, in order, as they come', async (t) => {
   const input = readFileSync(held, 'utf8')
   const { code, stdout, stderr } = await cli.run(['predict', plain], { input })
