@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../kernels/bias_gradients.h"
+#include "../kernels/weight_gradient.h"
 #include "checks.h"
 #include "cuda_backend.h"
 #include "norm_checks.h"
@@ -124,19 +125,34 @@ void CudaBackend::biasGradient(const BiasGradientParams& p) {
   checkSizes(p);
   const int64_t groups = p.segments / p.units;
   const int64_t columnBlocks = blocksFor(p.p, 32 * 4);
-  const BiasGradientKernelParams params{
-      .dy = p.dy.data,
-      .offsets = p.segmentOffsets.data,
-      .factor = p.factor.data,
-      .parts = launcher_.scratch<float>(0, groups * kBiasParts * p.p),
-      .gradient = p.gradient.data,
-      .rows = p.rows,
-      .p = p.p,
-      .groups = groups,
-      .units = p.units,
-      .columnBlocks = columnBlocks,
-      .wrongOffsets = offsetsReport(launcher_, "biasGradient", "segmentOffsets", p.rows),
-      .packed = packedRows(p.p, p.dy.dtype, {p.dy.data})};
+  const Report wrongOffsets = offsetsReport(launcher_, "biasGradient", "segmentOffsets", p.rows);
+  auto* lists = launcher_.scratch<int32_t>(0, p.segments + 2 * groups + 2 * p.rows);
+  WeightGradientKernelParams rows{};
+  rows.segmentOffsets = p.segmentOffsets.data;
+  rows.factor = p.factor.data;
+  rows.wrongOffsets = wrongOffsets;
+  rows.keptBefore = lists;
+  rows.groupRows = lists + p.segments;
+  rows.dyRow = rows.groupRows + 2 * groups;
+  rows.xRow = rows.dyRow + p.rows;
+  rows.scale = launcher_.scratch<float>(1, p.rows);
+  rows.rows = p.rows;
+  rows.xCount = p.rows;
+  rows.segments = p.segments;
+  rows.units = p.units;
+  launcher_.launch("weight_gradient_segments", {static_cast<uint32_t>(groups)}, kGradientRowsThreads, rows);
+  launcher_.launch("weight_gradient_rows", {blocksFor(p.segments * kThreadsPerSegment, kGradientRowsThreads)},
+                   kGradientRowsThreads, rows);
+  const BiasGradientKernelParams params{.dy = p.dy.data,
+                                        .groupRows = rows.groupRows,
+                                        .dyRow = rows.dyRow,
+                                        .scale = rows.scale,
+                                        .parts = launcher_.scratch<float>(2, groups * kBiasParts * p.p),
+                                        .gradient = p.gradient.data,
+                                        .p = p.p,
+                                        .groups = groups,
+                                        .columnBlocks = columnBlocks,
+                                        .packed = packedRows(p.p, p.dy.dtype, {p.dy.data})};
   launcher_.launch(typed("biasGradient", p.dy.dtype), {static_cast<uint32_t>(groups * columnBlocks), kBiasParts},
                    kBiasThreads, params);
   launcher_.launch("addBiasParts", {blocksFor(groups * p.p, kBiasThreads)}, kBiasThreads, params);

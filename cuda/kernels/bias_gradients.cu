@@ -34,50 +34,23 @@ KERNEL(segmentBiasNorms_bfloat16, SegmentBiasNormsKernelParams) {
   segmentBiasNormsBody<bfloat16>(p, parts);
 }
 
-/// The rows of group g: those of its segments together.
-DEVICE UnitRows rowsOfGroup(const BiasGradientKernelParams& p, int64_t group) {
-  const int64_t first = p.offsets[group * p.units], last = p.offsets[(group + 1) * p.units];
-  if (first >= 0 && first <= last && last <= p.rows) return {first, last};
-  report(p.wrongOffsets, last);
-  return {0, 0};
-}
-
-/// The factor of a row's unit: the last of the group's segments that starts at or before it.
-DEVICE float factorOfRow(const BiasGradientKernelParams& p, int64_t group, int64_t row) {
-  if (p.factor == nullptr) return 1;
-  int64_t low = 0, high = p.units;
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    if (p.offsets[group * p.units + middle] <= row) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return p.factor[low];
-}
-
 /// A chunk's rows go round the warps; each warp adds its own in order, then chunk after chunk, then the warps' sums are
 /// added in order.
 template <class T>
-DEVICE void biasGradientBody(const BiasGradientKernelParams& p, float* factors, float* sums) {
+DEVICE void biasGradientBody(const BiasGradientKernelParams& p, float* sums) {
   constexpr int kWarps = kBiasThreads / kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t group = blockIdx.x / p.columnBlocks, column = (blockIdx.x % p.columnBlocks * kWarp + lane) * 4;
-  const UnitRows rows = rowsOfGroup(p, group);
+  const int64_t start = p.groupRows[2 * group], length = p.groupRows[2 * group + 1];
   const T* dy = static_cast<const T*>(p.dy);
   Pack<float, 4> total = {};
-  for (int64_t chunk = rows.first + static_cast<int64_t>(blockIdx.y) * kBiasChunk; chunk < rows.last;
+  for (int64_t chunk = static_cast<int64_t>(blockIdx.y) * kBiasChunk; chunk < length && column < p.p;
        chunk += kBiasParts * kBiasChunk) {
-    const int64_t count = rows.last - chunk < kBiasChunk ? rows.last - chunk : kBiasChunk;
-    __syncthreads();  // all are done with the factors before
-    for (int64_t i = threadIdx.x; i < count; i += kBiasThreads) factors[i] = factorOfRow(p, group, chunk + i);
-    __syncthreads();
+    const int64_t end = chunk + kBiasChunk < length ? chunk + kBiasChunk : length;
     Pack<float, 4> sum = {};
-    for (int64_t i = warp; i < count; i += kWarps) {
-      const float factor = factors[i];
-      if (factor == 0 || column >= p.p) continue;
-      const Pack<float, 4> value = loadColumns<T, 4>(dy + (chunk + i) * p.p, column, p.p, p.packed);
+    for (int64_t i = chunk + warp; i < end; i += kWarps) {
+      const float factor = p.scale[start + i];
+      const Pack<float, 4> value = loadColumns<T, 4>(dy + p.dyRow[start + i] * p.p, column, p.p, p.packed);
       UNROLL
       for (int n = 0; n < 4; ++n) sum.value[n] = fmaf(factor, value.value[n], sum.value[n]);
     }
@@ -95,14 +68,12 @@ DEVICE void biasGradientBody(const BiasGradientKernelParams& p, float* factors, 
   }
 }
 KERNEL(biasGradient_float32, BiasGradientKernelParams) {
-  SHARED(float, factors, kBiasChunk);
   SHARED(float, sums, kBiasThreads * 4);
-  biasGradientBody<float>(p, factors, sums);
+  biasGradientBody<float>(p, sums);
 }
 KERNEL(biasGradient_bfloat16, BiasGradientKernelParams) {
-  SHARED(float, factors, kBiasChunk);
   SHARED(float, sums, kBiasThreads * 4);
-  biasGradientBody<bfloat16>(p, factors, sums);
+  biasGradientBody<bfloat16>(p, sums);
 }
 
 /// A thread per element of the gradient.

@@ -20,22 +20,20 @@ struct SegmentBiasNormsKernelParams {
   bool packed;
 };
 
-/// biasGradient. A block takes the chunks y, y + kBiasParts, .. of a group (y = blockIdx.y) of kBiasChunk rows each and
-/// 32 x 4 columns; addBiasParts adds what they summed, in order.
+/// biasGradient, on the lists of rows of the weight gradient. A block takes the chunks y, y + kBiasParts, .. of a group
+/// (y = blockIdx.y), of kBiasChunk of its rows each, and 32 x 4 columns; addBiasParts adds what they summed, in order.
 constexpr int kBiasParts = 16;
 constexpr int kBiasChunk = 512;
 struct BiasGradientKernelParams {
   const void* dy;
-  const int32_t* offsets;
-  const float* factor;
+  const int32_t* groupRows;  // [groups, 2]: where a group's list starts, and its length
+  const int32_t* dyRow;
+  const float* scale;
   float* parts;  // [groups, kBiasParts, p]
   float* gradient;
-  int64_t rows;
   int64_t p;
   int64_t groups;
-  int64_t units;
   int64_t columnBlocks;
-  Report wrongOffsets;
   bool packed;
 };
 

@@ -152,7 +152,7 @@ DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block,
   const int64_t count = block.rows.last - block.rows.first;
   UNROLL
   for (int s = 0; s < kStages - 1; ++s) {
-    loadStage(stages + s * kStageSize<T>, operands, block, s * kStageRows<T>);
+    if (s * kStageRows<T> < count) loadStage(stages + s * kStageSize<T>, operands, block, s * kStageRows<T>);
     commitAsync();
   }
   TileSums<T> total = {}, chunk = {};
@@ -160,9 +160,9 @@ DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block,
   for (int64_t first = 0; first < count; first += kStageRows<T>) {
     waitAsync<kStages - 2>();
     __syncthreads();
-    // The stage that all have multiplied before they came here.
-    loadStage(stages + (stage + kStages - 1) % kStages * kStageSize<T>, operands, block,
-              first + (kStages - 1) * kStageRows<T>);
+    // Into the stage that all have multiplied before they came here. Nothing is on its way when the last one is.
+    const int64_t next = first + (kStages - 1) * kStageRows<T>;
+    if (next < count) loadStage(stages + (stage + kStages - 1) % kStages * kStageSize<T>, operands, block, next);
     commitAsync();
     chunk.add(stages + stage * kStageSize<T>);
     stage = (stage + 1) % kStages;
@@ -174,7 +174,6 @@ DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block,
     }
     chunk = {};
   }
-  waitAsync<0>();
   double squares = 0;
   UNROLL
   for (int i = 0; i < 4; ++i) {

@@ -63,7 +63,6 @@ DEVICE void forDigits(const SortPassParams& p, F&& f) {
     }
     if (!exists) same = 0;
     f(row, digit, __popc(same & ((1u << lane) - 1)), __popc(same));
-    __syncwarp();  // the counts of these 32 rows stand before the next 32 read them
   }
 }
 
@@ -102,6 +101,7 @@ KERNEL(moveRows, SortPassParams) {
   int32_t* own = places + warp * kDigits;
   forDigits(p, [&](int64_t, uint32_t digit, int before, int all) {
     if (before == 0 && all > 0) own[digit] += all;
+    __syncwarp();  // this turn's counts stand before the next turn adds to them: a vote orders lanes, not memory
   });
   __syncthreads();
   int32_t place = p.counts[static_cast<int64_t>(threadIdx.x) * p.blocks + blockIdx.x];
@@ -120,6 +120,7 @@ KERNEL(moveRows, SortPassParams) {
     }
     __syncwarp();
     if (before == 0 && all > 0) own[digit] += all;
+    __syncwarp();
   });
 }
 
