@@ -64,14 +64,15 @@ export class SafetensorsFile {
   /**
    * Reads a tensor as float32. F32 is read straight into the returned array; BF16 and F16 are widened in its memory.
    *
+   * @param memory where the array is to lie, at least 4 bytes per element; default: memory of its own
    * @returns row-major values, as many as the shape has elements
    * @throws DpMoeError MODEL_FORMAT when there is no such tensor or its dtype is another
    */
-  async readFloat32(name: string): Promise<Float32Array> {
+  async readFloat32(name: string, memory?: ArrayBuffer): Promise<Float32Array> {
     const { dtype, shape, begin, end } = this.#entry(name)
     const bytes = end - begin
     if (dtype === 'F32') {
-      const values = new Float32Array(bytes / 4)
+      const values = new Float32Array(memory ?? new ArrayBuffer(bytes), 0, bytes / 4)
       await this.#fill(bytesOf(values), begin)
       return values
     }
@@ -82,8 +83,8 @@ export class SafetensorsFile {
           'Convert the model to one of these first',
       )
     }
-    const buffer = new ArrayBuffer(2 * bytes)
-    await this.#fill(new Uint8Array(buffer, bytes), begin)
+    const buffer = memory ?? new ArrayBuffer(2 * bytes)
+    await this.#fill(new Uint8Array(buffer, bytes, bytes), begin)
     return widenInPlace(buffer, bytes / 2, dtype === 'BF16' ? bfloat16ToFloat32Bits : float16ToFloat32Bits)
   }
 

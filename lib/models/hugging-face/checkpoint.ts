@@ -87,9 +87,9 @@ export class Checkpoint implements AsyncDisposable {
     return this.#file(name).tensors.get(name)!
   }
 
-  /** A tensor's values, F32, BF16 or F16 on disk. */
-  readFloat32(name: string): Promise<Float32Array> {
-    return this.#file(name).readFloat32(name)
+  /** A tensor's values, F32, BF16 or F16 on disk, in memory of their own or in what is given. */
+  readFloat32(name: string, memory?: ArrayBuffer): Promise<Float32Array> {
+    return this.#file(name).readFloat32(name, memory)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

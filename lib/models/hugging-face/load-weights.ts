@@ -19,8 +19,11 @@ export async function loadWeights(map: TensorMap, checkpoint: Checkpoint): Promi
   const { assignments, missing } = assign(map, checkpoint)
   const transposed = fusedOrientation(assignments, checkpoint)
   const written = new Set<TensorPlace>()
+  // One buffer for all tensors: fresh memory for each would cost more than reading it.
+  const sizes = assignments.map(({ name }) => elements(checkpoint.entry(name).shape))
+  const memory = new ArrayBuffer(4 * sizes.reduce((most, size) => Math.max(most, size), 0))
   for (const { name, place } of assignments) {
-    const values = await checkpoint.readFloat32(name)
+    const values = await checkpoint.readFloat32(name, memory)
     if ('parts' in place) {
       writeFused(place, values, transposed)
     } else if (written.has(place)) {
@@ -139,6 +142,10 @@ function transposePart(
       matrix[row * columns + column] = values[column * width + from + row]!
     }
   }
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, extent) => product * extent, 1)
 }
 
 function spelled(shape: readonly number[]): string {
