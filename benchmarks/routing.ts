@@ -18,8 +18,9 @@ import { encodeTexts } from '../lib/train/prepare-data.js'
  */
 const [release = 'runs/demo/private-run/release', file = 'runs/demo/data/validation.jsonl'] = process.argv.slice(2)
 const device = Device.open('cpu')
-const { model, config, labels, tokenizer, bag } = await fromPretrained(device, release)
-if (!(model instanceof MixtureClassifier)) throw new Error(`${release} holds a ${config.modelType}`)
+const { model, labels, tokenizer, bag } = await fromPretrained(device, release)
+if (!(model instanceof MixtureClassifier)) throw new Error(`${release} holds no mixture classifier`)
+const { config } = model
 const examples = await readExamples(file, { text: 'text', label: 'label' })
 const classes = encodeLabels(examples, new LabelSet(labels), file)
 const data = await encodeTexts({ texts: examples.map(({ text }) => text), classes }, tokenizer, bag)

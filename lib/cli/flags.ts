@@ -9,6 +9,8 @@ export interface Flag<Value> {
   /** The default in words. */
   readonly fallback?: string | undefined
   readonly choices?: readonly string[]
+  /** Of settings: the name of a value that is given without one. */
+  readonly bare?: string | undefined
   /** Heading in the help. */
   readonly group?: string
   /** Never present: carries the type of the value. */
@@ -64,7 +66,8 @@ export const settings = (
   placeholder: string,
   help: string,
   fallback?: string,
-): Flag<Record<string, number | string | boolean>> => ({ kind: 'settings', placeholder, help, fallback })
+  bare?: string,
+): Flag<Record<string, number | string | boolean>> => ({ kind: 'settings', placeholder, help, fallback, bare })
 
 export const choice = <const Name extends string>(
   placeholder: string,

@@ -33,7 +33,8 @@ function valueSchema(flag: Flag<unknown>): z.ZodType {
       )
     case 'settings':
       return z.preprocess(
-        (value) => (isTextArray(value) ? pairs(value) : value),
+        (value) =>
+          isTextArray(value) ? pairs(value, flag.bare) : typeof value === 'string' ? pairs([value], flag.bare) : value,
         z.record(
           z.string(),
           z.union([z.number(), z.boolean(), z.string()], 'expected name=value'),
@@ -63,8 +64,11 @@ function isTextArray(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((item) => typeof item === 'string')
 }
 
-function pairs(texts: readonly string[]): unknown {
-  const entries = texts.flatMap((text) => text.split(',')).map((pair) => /^([^=]+)=(.+)$/.exec(pair)?.slice(1))
+/** `bare` is the name of what stands without one. */
+function pairs(texts: readonly string[], bare: string | undefined): unknown {
+  const entries = texts
+    .flatMap((text) => text.split(','))
+    .map((pair) => (bare !== undefined && !pair.includes('=') ? [bare, pair] : /^([^=]+)=(.+)$/.exec(pair)?.slice(1)))
   if (entries.includes(undefined)) return texts
   return Object.fromEntries((entries as [string, string][]).map(([name, value]) => [name, settingValue(value)]))
 }

@@ -63,7 +63,15 @@ export const trainFlags = {
     expectedBatchSize: number('<B>', 'Expected examples in a batch', 'by N'),
     epochs: number('<K>', 'Expected passes over the data', 'by N'),
     learningRate: number('<rate>', 'Peak learning rate', 'chosen with the model'),
-    model: settings('<name=value>', 'Override a default of config.json, e.g. numExperts=8 (may be repeated)'),
+    model: settings(
+      '<model|name=value>',
+      'Start from a pretrained model (a folder, or owner/name on the hub), or override a default of config.json, e.g. numExperts=8 (may be repeated)',
+      undefined,
+      'pretrained',
+    ),
+    trainable: choice('<choice>', ['all', 'head', 'bias', 'lora'], 'Which parameters train', 'all'),
+    loraRank: integer('<r>', 'Rank of the adapters of --trainable lora', '8'),
+    loraAlpha: number('<alpha>', 'Scale of the adapters times their rank', '16'),
   }),
   ...machineFlags,
   ...group('Machine', {

@@ -165,6 +165,11 @@ export class BertClassifier extends HuggingFaceModel {
     return model
   }
 
+  /** Class names in the order of the scores. */
+  get labels(): readonly string[] {
+    return this.config.labels
+  }
+
   /** Scores per sequence, and the routers' loss per unit. */
   forward(batch: TokenBatch, context: ForwardContext): { logits: Tensor; routerLoss: Tensor | undefined } {
     const { tape } = context

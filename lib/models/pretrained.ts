@@ -2,10 +2,13 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { BagOptions } from '../data/bag.js'
-import { type Tokenizer, type TokenizerConfig, tokenizerFromJson } from '../data/index.js'
+import { HuggingFaceTokenizer, type Tokenizer, type TokenizerConfig, tokenizerFromJson } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import { replaceFile, withFileErrors } from '../files.js'
+import { exists, readJsonObject } from './hugging-face/checkpoint.js'
+import { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
+import { openPretrainedClassifier, readPretrainedShape } from './pretrained-text-classifier.js'
 import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js'
 import {
   type ClassifierConfig,
@@ -31,7 +34,8 @@ const configSchema = z.object({
 /** A classifier with all that turns a text into its answer. */
 export interface PretrainedClassifier {
   readonly model: TextClassifier
-  readonly config: ClassifierConfig
+  /** Undefined for a model in the Hugging Face layout, which has its own config.json. */
+  readonly config: ClassifierConfig | undefined
   /** Class names in the order of the scores. */
   readonly labels: readonly string[]
   readonly tokenizer: Tokenizer
@@ -48,6 +52,13 @@ export async function savePretrained(
   folder: string,
   { model, config, labels, tokenizer, bag }: PretrainedClassifier,
 ): Promise<void> {
+  if (model instanceof HuggingFaceModel) {
+    if (!(tokenizer instanceof HuggingFaceTokenizer)) {
+      throw new DpMoeError('INVALID_ARGUMENT', 'Expected a Hugging Face tokenizer with a pretrained model')
+    }
+    await model.savePretrained(folder, { tokenizer })
+    return
+  }
   await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
   const tensors = new Map<string, TensorSource>()
   for (const [name, parameter] of model.namedParameters()) {
@@ -74,6 +85,8 @@ export async function savePretrained(
 export async function fromPretrained(device: Device, folder: string): Promise<PretrainedClassifier> {
   const path = join(folder, configFile)
   const text = await withFileErrors('read', path, () => readFile(path, 'utf8'))
+  const pretrained = await openHuggingFace(device, folder, text)
+  if (pretrained) return pretrained
   const content = parseConfig(path, text)
   const config = parseClassifierConfig(content.model, path)
   if (content.labels.length !== config.numLabels) {
@@ -90,6 +103,33 @@ export async function fromPretrained(device: Device, folder: string): Promise<Pr
     throw error
   }
   return { model, config, labels: content.labels, tokenizer, bag: content.bag ?? undefined }
+}
+
+/** A classifier in the Hugging Face layout; undefined where config.json is of this library's own. */
+async function openHuggingFace(
+  device: Device,
+  folder: string,
+  text: string,
+): Promise<PretrainedClassifier | undefined> {
+  if (!/"model_type"\s*:/.test(text) || /"format"\s*:\s*"dp-moe-model/.test(text)) return undefined
+  const { kind, maxPositions } = await readPretrainedShape(folder)
+  const model = await openPretrainedClassifier(device, folder, kind)
+  try {
+    const maxLength = await lengthOfTokenizer(folder, maxPositions ?? 512)
+    const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength })
+    return { model, config: undefined, labels: model.labels, tokenizer, bag: undefined }
+  } catch (error) {
+    model[Symbol.dispose]()
+    throw error
+  }
+}
+
+/** The longest text of a model, as tokenizer_config.json states it; some state a number beyond all bounds. */
+async function lengthOfTokenizer(folder: string, longest: number): Promise<number> {
+  const path = join(folder, 'tokenizer_config.json')
+  const config = (await exists(path)) ? await readJsonObject(path) : {}
+  const stated = z.int().positive().safeParse(config.model_max_length)
+  return stated.success ? Math.min(stated.data, longest) : longest
 }
 
 function parseConfig(path: string, text: string): z.infer<typeof configSchema> {

@@ -1,5 +1,5 @@
 import { OutOfRangeError } from '../errors.js'
-import type { ClassifierConfig } from '../models/text-classifier.js'
+import type { Recipe } from './recipe.js'
 
 /** Default bytes for the activations and gradients of a micro-batch. */
 export const defaultMemoryBudget = 1024 ** 3
@@ -8,13 +8,13 @@ export const defaultMemoryBudget = 1024 ** 3
  * How many rows a micro-batch may have so that its activations, and the gradients with respect to them, fit `budget`
  * bytes. A pure function of public numbers: batches split the same way in every run.
  */
-export function rowsWithinBudget(config: ClassifierConfig, budget: number = defaultMemoryBudget): number {
+export function rowsWithinBudget(config: Recipe['model'], budget: number = defaultMemoryBudget): number {
   if (!(budget > 0)) throw new OutOfRangeError('memoryBudget', 'a number of bytes > 0', budget)
   return Math.max(1, Math.floor(budget / (4 * floatsPerRow(config))))
 }
 
 /** Floats that a forward and backward pass keep for a row. */
-function floatsPerRow(config: ClassifierConfig): number {
+function floatsPerRow(config: Recipe['model']): number {
   const { hiddenSize: hidden, numExperts: experts } = config
   if (config.modelType === 'mixture-classifier') return hidden + 4 * experts + 6 * config.numLabels + 16
   const attention = 16 * hidden

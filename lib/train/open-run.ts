@@ -9,6 +9,7 @@ import { Ledger } from '../privacy/ledger.js'
 import { version } from '../version.js'
 import { CheckpointStore } from './checkpoint.js'
 import { MetricsLog } from './metrics.js'
+import type { PretrainedChoice } from './open-model.js'
 import type { TrainOptions } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
 import type { Recipe } from './recipe.js'
@@ -31,6 +32,7 @@ export interface OpenRun {
 export interface OpenRunParts {
   readonly options: TrainOptions
   readonly recipe: Recipe
+  readonly pretrained: PretrainedChoice | undefined
   readonly data: Dataset
   readonly model: TextClassifier
   readonly optimizer: Optimizer
@@ -150,12 +152,14 @@ async function openLedger(
 }
 
 /** What must be the same on resume: all that decides what a step does. A private run's data and key are in its ledger. */
-function configuration({ options, recipe, plan, data }: OpenRunParts): unknown {
+function configuration({ options, recipe, pretrained, plan, data }: OpenRunParts): unknown {
   return {
     recipe,
     plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
     maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
     memoryBudget: options.memoryBudget ?? null,
+    pretrained: pretrained && { weights: pretrained.fingerprint, ...pretrained.settings },
+    trainable: [options.trainable ?? 'all', options.loraRank ?? null, options.loraAlpha ?? null],
     device: options.device ?? 'cpu',
     precision: options.precision ?? 'float32',
     ...(plan === undefined && { data: data.fingerprint() }),

@@ -1,5 +1,6 @@
 import type { NeighboringRelation } from '../accounting/index.js'
 import type { DeviceName, Precision } from '../engine/device.js'
+import type { TrainableChoice } from '../nn/trainable.js'
 import type { ClippingMode } from '../privacy/clipping.js'
 
 /** Everything a training run is told. Flags of `dp-moe train` and keys of its --config file have the same names. */
@@ -55,8 +56,18 @@ export interface TrainOptions {
   maxLength?: number
   /** A Hugging Face tokenizer.json; default: word hashing. */
   tokenizer?: string
-  /** Overrides of the model's defaults, by the names of config.json, e.g. numExperts, hiddenSize. */
+  /**
+   * Overrides of the model's defaults, by the names of config.json, e.g. numExperts, hiddenSize. With `pretrained`, a folder or
+   * owner/name on the hub (BERT, an upcycled BERT, the encoder of a Switch Transformer), training starts from that model; its
+   * settings are balanceLoss, releaseLoad, trainRouter and dropout.
+   */
   model?: Readonly<Record<string, number | string | boolean>>
+  /** Which parameters train; clipping and noise see only those. Default 'all'. */
+  trainable?: TrainableChoice
+  /** With trainable 'lora': rank of the adapters. Default 8. */
+  loraRank?: number
+  /** With trainable 'lora': the adapters' product is scaled by alpha / rank. Default 16. */
+  loraAlpha?: number
   /** Peak learning rate. Default: chosen with the model. */
   learningRate?: number
   /** Makes the run replayable and not private. */
@@ -111,6 +122,9 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   maxLength: true,
   tokenizer: true,
   model: true,
+  trainable: true,
+  loraRank: true,
+  loraAlpha: true,
   learningRate: true,
   seed: true,
   keyFile: true,

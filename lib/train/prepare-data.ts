@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import type { BagOptions } from '../data/bag.js'
 import {
   type Dataset,
@@ -87,9 +87,15 @@ function trainingSide(
   return { training: { ...sideOf(examples, classes, ordered), unitOffsets }, leftOut }
 }
 
-/** The tokenizer of a run: a Hugging Face file where one is named, else word hashing. */
+/** The tokenizer of a run: a Hugging Face file where one is named, or that of a model folder, else word hashing. */
 export async function openTokenizer(choice: TokenizerChoice, file: string | undefined): Promise<Tokenizer> {
   if (file === undefined) return new WordHashTokenizer(choice)
+  const { maxLength } = choice
+  if ((await stat(file).catch(() => undefined))?.isDirectory()) {
+    const { tokenizerConfig, tokenizer } = (await HuggingFaceTokenizer.fromFile(file, { maxLength })).toJSON()
+    const stated = { ...tokenizerConfig, model_max_length: maxLength }
+    return new HuggingFaceTokenizer(tokenizer, { maxLength, tokenizerConfig: stated })
+  }
   const text = await withFileErrors('read', file, () => readFile(file, 'utf8'))
   let parsed: unknown
   try {

@@ -2,7 +2,7 @@ import { dpSgd, EpsilonCurve, type NeighboringRelation, solve } from '../account
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { spentEpsilon } from '../privacy/spent.js'
 import type { TrainOptions } from './options.js'
-import { chooseRecipe, learningRateUnderNoise, type Recipe } from './recipe.js'
+import { chooseRecipe, learningRateUnderNoise, type PublicFacts, type Recipe } from './recipe.js'
 
 /** The privacy side of a run, fixed before its first step. */
 export interface PrivatePlan {
@@ -21,7 +21,8 @@ export interface PrivatePlan {
 }
 
 /** Works out rates, steps and noise; nothing is read from the data but N, and under add-or-remove-one not even that. */
-export function planPrivacy(options: TrainOptions, examples: number, classes: number): PrivatePlan {
+export function planPrivacy(options: TrainOptions, facts: PublicFacts): PrivatePlan {
+  const { examples } = facts
   const { relation = 'zero-out', targetEpsilon, noiseMultiplier: given } = options
   if ((targetEpsilon === undefined) === (given === undefined)) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected either targetEpsilon or noiseMultiplier, got both or none')
@@ -35,7 +36,7 @@ export function planPrivacy(options: TrainOptions, examples: number, classes: nu
   const strict = relation === 'add-or-remove-one'
   if (strict) requireConstants(options)
   const stated = strict ? Math.round(options.expectedBatchSize! / options.sampleRate!) : examples
-  const recipe = chooseRecipe({ examples: stated, classes }, options)
+  const recipe = chooseRecipe({ ...facts, examples: stated }, options)
   const sampleRate = options.sampleRate ?? Math.min(1, recipe.expectedBatchSize / examples)
   const { steps } = recipe
   const delta = options.targetDelta ?? 1 / examples

@@ -1,5 +1,6 @@
 import type { BagOptions } from '../data/bag.js'
 import { DpMoeError } from '../errors.js'
+import type { PretrainedShape } from '../models/pretrained-text-classifier.js'
 import { type ClassifierConfig, parseClassifierConfig } from '../models/text-classifier.js'
 import type { ScheduleName } from '../optim/schedules.js'
 import type { ClippingMode } from '../privacy/clipping.js'
@@ -10,6 +11,8 @@ export interface PublicFacts {
   /** Number of training examples, or under add-or-remove-one its stated stand-in expectedBatchSize / sampleRate. */
   readonly examples: number
   readonly classes: number
+  /** The pretrained encoder that training starts from, if any. */
+  readonly pretrained?: PretrainedShape | undefined
 }
 
 export interface TokenizerChoice {
@@ -20,7 +23,7 @@ export interface TokenizerChoice {
 
 /** Everything about a run that has a default. */
 export interface Recipe {
-  readonly model: ClassifierConfig
+  readonly model: ClassifierConfig | PretrainedShape
   readonly tokenizer: TokenizerChoice
   readonly bag: BagOptions | undefined
   readonly expectedBatchSize: number
@@ -35,7 +38,10 @@ export interface Recipe {
 }
 
 /** Default longest text, in tokens: a bag of words takes long texts at little cost, attention does not. */
-export const defaultMaxLength = { 'mixture-classifier': 1024, 'switch-classifier': 256 } as const
+export const defaultMaxLength = { 'mixture-classifier': 1024, 'switch-classifier': 256, pretrained: 256 } as const
+
+/** Peak learning rate of Adam on a pretrained encoder: small for its own weights, larger for what starts at nothing. */
+const learningRateOfPretrained = { all: 5e-4, head: 2e-3, bias: 2e-3, lora: 1e-3 } as const
 
 /** Peak learning rate of the mixture classifier without clipping: beyond it training overshoots. */
 const learningRateUnclipped = 100
@@ -59,9 +65,9 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
   const planned = Math.round(Math.min(2000, Math.max(100, 1.29 * examples ** 0.6)))
   const sampleRate = options.sampleRate ?? Math.min(1, expectedBatchSize / examples)
   const passes = options.epochs && Math.max(1, Math.round(options.epochs / sampleRate))
-  const model = chooseModel(facts, options)
+  const model = facts.pretrained ?? chooseModel(facts, options)
   const bagOfWords = model.modelType === 'mixture-classifier'
-  if (model.numLabels !== classes) {
+  if (model.modelType !== 'pretrained' && model.numLabels !== classes) {
     throw new DpMoeError('INVALID_ARGUMENT', `model: expected numLabels ${classes}, got ${model.numLabels}`)
   }
   const common = {
@@ -69,7 +75,7 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
     tokenizer: {
       vocabularySize: model.vocabularySize,
       ngrams: 1,
-      maxLength: options.maxLength ?? defaultMaxLength[model.modelType],
+      maxLength: options.maxLength ?? Math.min(defaultMaxLength[model.modelType], longestOf(model)),
     },
     expectedBatchSize,
     steps: options.steps ?? passes ?? planned,
@@ -89,7 +95,9 @@ export function chooseRecipe(facts: PublicFacts, options: TrainOptions): Recipe 
         ...common,
         bag: undefined,
         optimizer: 'adamw',
-        learningRate: options.learningRate ?? 1e-3,
+        learningRate:
+          options.learningRate ??
+          (model.modelType === 'pretrained' ? learningRateOfPretrained[options.trainable ?? 'all'] : 1e-3),
         schedule: 'cosine',
         warmup: 0.05,
         maxGradNorm: options.maxGradNorm ?? 1,
@@ -106,6 +114,11 @@ export function learningRateUnderNoise(recipe: Recipe, noiseMultiplier: number):
   return Math.min(furthestStep, expectedBatchSize / (noiseMultiplier * Math.sqrt(steps))) / maxGradNorm
 }
 
+/** Longest sequence that a model reads. */
+function longestOf(model: Recipe['model']): number {
+  return model.modelType === 'mixture-classifier' ? Number.POSITIVE_INFINITY : (model.maxPositions ?? Infinity)
+}
+
 function chooseModel({ examples, classes }: PublicFacts, { model = {} }: TrainOptions): ClassifierConfig {
   const common = { modelType: 'mixture-classifier', vocabularySize: 32768, numLabels: classes }
   const size = examples < 16000 ? { numExperts: 32, hiddenSize: 128 } : { numExperts: 64, hiddenSize: 256 }
@@ -119,7 +132,9 @@ function chooseModel({ examples, classes }: PublicFacts, { model = {} }: TrainOp
 export function describeRecipe(recipe: Recipe, examples: number, plan?: PrivacyNumbers): string[] {
   const { model, tokenizer } = recipe
   const lines = [
-    `model: ${model.modelType}, ${model.numExperts} experts of ${model.expertsPerToken} per token, hidden size ${model.hiddenSize}, ` +
+    `model: ${model.modelType === 'pretrained' ? `pretrained ${model.kind}` : model.modelType}, ` +
+      (model.numExperts > 0 ? `${model.numExperts} experts of ${model.expertsPerToken} per token, ` : '') +
+      `hidden size ${model.hiddenSize}, ` +
       `a vocabulary of ${tokenizer.vocabularySize}, at most ${tokenizer.maxLength} tokens a text`,
     `optimizer: ${recipe.optimizer}, learning rate ${short(recipe.learningRate)} (${recipe.schedule}), expected batch ` +
       `${recipe.expectedBatchSize} of ${examples} examples, ${recipe.steps} steps`,

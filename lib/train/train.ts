@@ -3,9 +3,10 @@ import { isAbsolute, join, relative, sep } from 'node:path'
 import type { Dataset, Tokenizer } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
-import { type PretrainedClassifier, savePretrained } from '../models/pretrained.js'
-import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
+import { savePretrained } from '../models/pretrained.js'
+import type { TextClassifier } from '../models/text-classifier.js'
 import { Telemetry } from '../nn/telemetry.js'
+import { mergeAdapters } from '../nn/trainable.js'
 import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
 import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
 import type { LoadNoise } from '../privacy/load-noise.js'
@@ -15,6 +16,7 @@ import { evaluateClassifier } from './evaluate.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
 import { openDevice } from './open-device.js'
+import { choosePretrained, openModel, type PretrainedChoice } from './open-model.js'
 import { openRun } from './open-run.js'
 import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
 import {
@@ -56,19 +58,22 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
   const texts = await loadTexts(options)
   const examples = unitsOf(texts.training)
-  const plan = options.nonPrivate ? undefined : planPrivacy(options, examples, texts.labels.size)
-  const recipe = plan?.recipe ?? chooseRecipe({ examples, classes: texts.labels.size }, options)
+  const pretrained = await choosePretrained(options)
+  const facts = { examples, classes: texts.labels.size, pretrained: pretrained?.shape }
+  const plan = options.nonPrivate ? undefined : planPrivacy(options, facts)
+  const recipe = plan?.recipe ?? chooseRecipe(facts, options)
   for (const text of describeRecipe(recipe, examples, plan)) say('info')(text)
   for (const text of describeUsers(texts, options)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
-  const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer)
+  const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer ?? pretrained?.folder)
+  requireLength(recipe)
   requireVocabulary(recipe, tokenizer)
   const training = await encodeTexts(texts.training, tokenizer, recipe.bag, options.signal)
   const validation = texts.validation && (await encodeTexts(texts.validation, tokenizer, recipe.bag, options.signal))
   const device = openDevice(options)
   try {
-    const model = createClassifier(device, recipe.model, 0)
-    const parts = { options, recipe, texts, tokenizer, training, validation, device, model, started }
+    const model = await openModel(device, { recipe, pretrained, labels: texts.labels.names, options })
+    const parts = { options, recipe, pretrained, texts, tokenizer, training, validation, device, model, started }
     return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
   } finally {
     device.close()
@@ -78,6 +83,7 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
 interface Parts {
   readonly options: TrainOptions
   readonly recipe: Recipe
+  readonly pretrained: PretrainedChoice | undefined
   readonly texts: LoadedTexts
   readonly tokenizer: Tokenizer
   readonly training: Dataset
@@ -90,13 +96,14 @@ interface Parts {
 type Say = (level: TrainMessage['level']) => (text: string) => void
 
 async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promise<TrainResult> {
-  const { options, recipe, training, device, model } = parts
+  const { options, recipe, pretrained, training, device, model } = parts
   const key = runKey(options)
   const optimizer = makeOptimizer(model, recipe, plan.steps)
   const telemetry = new Telemetry(device)
   const run = await openRun({
     options,
     recipe,
+    pretrained,
     data: training,
     model,
     optimizer,
@@ -126,7 +133,7 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promis
     await run.ledger!.end()
     const epsilon = privateRun.epsilon()
     await run.folder.writeRelease(async (folder) => {
-      await savePretrained(folder, pretrained(parts))
+      await saveModel(folder, parts)
       await privateRun.writeCertificate(folder, parts.texts.labels)
     })
     return await finish(parts, {
@@ -154,13 +161,24 @@ function describeLoadNoise({ ofRelease, ofEstimate, smoothing }: LoadNoise, say:
 }
 
 async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise<TrainResult> {
-  const { options, recipe, training, device, model } = parts
+  const { options, recipe, pretrained, training, device, model } = parts
   const key = seedKey(options.seed ?? 0)
   const sampler = new ShuffleSampler(training.length, Math.min(training.length, recipe.expectedBatchSize), key)
   const { steps } = recipe
   const optimizer = makeOptimizer(model, recipe, steps)
   const telemetry = new Telemetry(device)
-  const run = await openRun({ options, recipe, data: training, model, optimizer, device, key, plan: undefined, warn })
+  const run = await openRun({
+    options,
+    recipe,
+    pretrained,
+    data: training,
+    model,
+    optimizer,
+    device,
+    key,
+    plan: undefined,
+    warn,
+  })
   try {
     const maker = plainSteps(
       { device, model, data: training, maxRows: maxRows(options, recipe) },
@@ -170,7 +188,7 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
     )
     await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })
     await run.folder.writeRelease(async (folder) => {
-      await savePretrained(folder, pretrained(parts))
+      await saveModel(folder, parts)
       await writeCertificate(join(folder, 'certificate.json'), createNonPrivateStatement({ name: 'dp-moe', version }))
     })
     const facts = { private: false, steps, epsilon: undefined, delta: undefined, noiseMultiplier: undefined }
@@ -203,8 +221,11 @@ function describeUsers({ training, leftOut }: LoadedTexts, { group }: TrainOptio
   return [`units: users; ${kept}${leftOut > 0 ? `, ${leftOut} more left out: --max-examples-per-user` : ''}`]
 }
 
-function pretrained({ model, recipe, texts, tokenizer }: Parts): PretrainedClassifier {
-  return { model, config: recipe.model, labels: texts.labels.names, tokenizer, bag: recipe.bag }
+/** Writes the model with plain weights: adapters are merged into them. */
+async function saveModel(folder: string, { model, recipe, texts, tokenizer }: Parts): Promise<void> {
+  mergeAdapters(model)
+  const config = recipe.model.modelType === 'pretrained' ? undefined : recipe.model
+  await savePretrained(folder, { model, config, labels: texts.labels.names, tokenizer, bag: recipe.bag })
 }
 
 function runKey(options: TrainOptions): RunKey {
@@ -226,6 +247,12 @@ function requireOutside(keyFile: string, output: string): void {
 
 function maxRows(options: TrainOptions, recipe: Recipe): number {
   return options.maxTokensPerMicrobatch ?? rowsWithinBudget(recipe.model, options.memoryBudget)
+}
+
+function requireLength({ model, tokenizer: { maxLength } }: Recipe): void {
+  const longest = model.modelType === 'pretrained' ? model.maxPositions : null
+  if (longest === null || maxLength <= longest) return
+  throw new OutOfRangeError('maxLength', `at most ${longest}, the model's positions`, maxLength)
 }
 
 function requireVocabulary(recipe: Recipe, tokenizer: Tokenizer): void {

@@ -55,7 +55,7 @@ t.test('what the user states is taken', (t) => {
     tokenizer: { maxLength: 99 },
   })
   t.equal(chooseRecipe({ examples: 1000, classes: 2 }, { ...options, steps: 7 }).steps, 7)
-  const plan = planPrivacy({ ...options, ...stated, noiseMultiplier: 1e3, steps: 7 }, 1000, 2)
+  const plan = planPrivacy({ ...options, ...stated, noiseMultiplier: 1e3, steps: 7 }, { examples: 1000, classes: 2 })
   t.equal(plan.recipe.learningRate, 3, 'a stated learning rate is not lowered for the noise')
   t.throws(
     () => chooseRecipe({ examples: 1000, classes: 2 }, { ...options, model: { numLabels: 3 } }),
@@ -95,7 +95,10 @@ t.test('under add-or-remove-one nothing follows from the number of examples', (t
       epsilonAt: _,
       warnings: __,
       ...plan
-    } = planPrivacy({ ...options, relation: 'add-or-remove-one', targetEpsilon: 4, ...stated }, examples, 2)
+    } = planPrivacy(
+      { ...options, relation: 'add-or-remove-one', targetEpsilon: 4, ...stated },
+      { examples: examples, classes: 2 },
+    )
     return plan
   }
   t.same(of(2000), of(150_000))

@@ -1,0 +1,93 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { Device } from '../engine/device.js'
+import { DpMoeError } from '../errors.js'
+import { withFileErrors } from '../files.js'
+import { modelFolder } from '../hub/index.js'
+import {
+  openPretrainedClassifier,
+  type PretrainedShape,
+  pretrainedHead,
+  readPretrainedShape,
+} from '../models/pretrained-text-classifier.js'
+import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
+import { Initializer } from '../nn/initializer.js'
+import { setTrainable } from '../nn/trainable.js'
+import type { TrainOptions } from './options.js'
+import type { Recipe } from './recipe.js'
+
+const settingsSchema = z.strictObject({
+  pretrained: z.string(),
+  balanceLoss: z.number().nonnegative().optional(),
+  releaseLoad: z.boolean().optional(),
+  trainRouter: z.boolean().optional(),
+  dropout: z.number().min(0).lt(1).optional(),
+})
+
+/** A pretrained encoder that a run starts from. */
+export interface PretrainedChoice {
+  /** As the user named it: a folder, or owner/name on the hub. */
+  readonly name: string
+  readonly folder: string
+  readonly shape: PretrainedShape
+  /** SHA-256 of its weights, in hex: what a resumed run must start from again. */
+  readonly fingerprint: string
+  readonly settings: Omit<z.infer<typeof settingsSchema>, 'pretrained'>
+}
+
+/** The pretrained encoder that `model` names, downloaded where it is on the hub; undefined where it names none. */
+export async function choosePretrained({ model, signal }: TrainOptions): Promise<PretrainedChoice | undefined> {
+  if (model === undefined || !('pretrained' in model)) return undefined
+  const parsed = settingsSchema.safeParse(model)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!
+    const known = Object.keys(settingsSchema.shape).slice(1).join(', ')
+    const what =
+      issue.code === 'unrecognized_keys' ? `there is no '${issue.keys[0]}'; there are ${known}` : issue.message
+    throw new DpMoeError('INVALID_ARGUMENT', ['model', ...issue.path.map(String), what].join(': '))
+  }
+  const { pretrained: name, ...settings } = parsed.data
+  const folder = await modelFolder(name, signal === undefined ? {} : { signal })
+  return { name, folder, shape: await readPretrainedShape(folder), fingerprint: await weightsHash(folder), settings }
+}
+
+/** The model of a run with first weights from a public seed or a pretrained encoder, and what of it trains. */
+export async function openModel(
+  device: Device,
+  { recipe, pretrained, labels, options }: ModelParts,
+): Promise<TextClassifier> {
+  const { model: config } = recipe
+  const model =
+    config.modelType === 'pretrained'
+      ? await openPretrainedClassifier(device, pretrained!.folder, config.kind, { ...pretrained!.settings, labels })
+      : createClassifier(device, config, 0)
+  const { trainable = 'all', loraRank, loraAlpha } = options
+  setTrainable(model, trainable, new Initializer(device, 'adapters'), {
+    head: pretrainedHead,
+    ...(loraRank !== undefined && { rank: loraRank }),
+    ...(loraAlpha !== undefined && { alpha: loraAlpha }),
+  })
+  return model
+}
+
+interface ModelParts {
+  readonly recipe: Recipe
+  readonly pretrained: PretrainedChoice | undefined
+  readonly labels: readonly string[]
+  readonly options: TrainOptions
+}
+
+async function weightsHash(folder: string): Promise<string> {
+  const names = await withFileErrors('read', folder, () => readdir(folder))
+  const hash = createHash('sha256')
+  for (const name of names.filter((name) => name === 'config.json' || name.endsWith('.safetensors')).sort()) {
+    hash.update(`${name};`)
+    await withFileErrors('read', join(folder, name), async () => {
+      for await (const piece of createReadStream(join(folder, name))) hash.update(piece as Buffer)
+    })
+  }
+  return hash.digest('hex')
+}
