@@ -94,10 +94,10 @@ export function parseHeaderLength(path: string, prefix: Uint8Array, fileBytes: n
  */
 export function parseHeader(path: string, bytes: Uint8Array, dataBytes: number): SafetensorsHeader {
   const json = parseJson(path, bytes)
-  const metadata: Record<string, string> = {}
+  let metadata: Record<string, string> = {}
   const entries: [string, TensorEntry][] = []
   for (const [name, value] of Object.entries(json)) {
-    if (name === METADATA) Object.assign(metadata, parseMetadata(path, value))
+    if (name === METADATA) metadata = parseMetadata(path, value)
     else entries.push([name, parseEntry(path, name, value, dataBytes)])
   }
   entries.sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)

@@ -175,6 +175,7 @@ t.test('odd but valid headers', async (t) => {
     [...(await open(file('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1))).tensors.keys()],
     ['__proto__'],
   )
+  t.same(Object.entries((await open(file('{"__metadata__":{"__proto__":"text"}}'))).metadata), [['__proto__', 'text']])
 })
 
 t.test('damaged in any byte or cut anywhere, it opens or is refused, and never fails otherwise', async (t) => {
