@@ -87,6 +87,16 @@ export class HuggingFaceTokenizer implements Tokenizer {
     return Int32Array.from(ids.length <= this.maxLength ? ids : this.#truncate(ids, read))
   }
 
+  /**
+   * The text of token ids. Special tokens are left out, and so are ids outside the vocabulary: models have rows for more.
+   * `clean_up_tokenization_spaces` of the config is not applied: what is given back is what the tokens say.
+   */
+  decode(ids: Iterable<number>): string {
+    const known = Array.from(ids).filter((id) => this.#tokenizer.id_to_token(id) !== undefined)
+    if (known.length === 0) return ''
+    return this.#tokenizer.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false })
+  }
+
   toJSON(): HuggingFaceConfig {
     const { maxLength, addSpecialTokens } = this
     return {

@@ -2,6 +2,7 @@ export { type BagOptions, type BagWeighting, bagOf } from './bag.js'
 export { Dataset, type DatasetArrays, type EncodeOptions, encodeDataset, encodeUnit } from './dataset.js'
 export { fnv1a, mixBits } from './hash.js'
 export { type HuggingFaceOptions, HuggingFaceTokenizer } from './hugging-face-tokenizer.js'
+export { IncrementalDecoder, type TokenDecoder } from './incremental-decoder.js'
 export { type JsonRow, readJsonLines } from './json-lines.js'
 export { encodeLabels, LabelSet, labelsFound, requireSeveralClasses, sortLabels } from './labels.js'
 export {
