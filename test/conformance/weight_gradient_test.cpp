@@ -72,9 +72,11 @@ SegmentBatch withoutZeroUnits(const SegmentBatch& batch, std::vector<float>& fac
   return assemble(units, batch.experts, batch.d, batch.p);
 }
 
+template <class T = float>
 std::vector<float> biasGradientOf(const Context& context, const SegmentBatch& batch, const std::vector<float>& factors,
                                   const std::vector<float>& start) {
-  const auto dy = context.tensor(batch.dy), factor = context.tensor(factors), gradient = context.tensor(start);
+  const auto dy = context.tensor<T>(batch.dy);
+  const auto factor = context.tensor(factors), gradient = context.tensor(start);
   const auto offsets = context.tensor(batch.offsets);
   context.backend().biasGradient({dy, offsets, factors.empty() ? Input<float>{} : Input<float>(factor), gradient,
                                   batch.rows(), batch.p, batch.segments(), batch.units});
@@ -276,24 +278,34 @@ CONFORMANCE_TEST(weightGradientOfManyUnits) {
 }
 
 CONFORMANCE_TEST(biasGradient) {
-  for (const int64_t p : {1, 7, 16, 17, 63, 64, 65, 127, 128, 129, 300}) {
-    Random random(static_cast<uint64_t>(p));
-    SegmentBatch batch = randomBatch(random, kLengths, 2, 1, p);
-    const auto start = random.normals(2 * p);
-    const auto name = label("bias, p ", p);
-    const auto all = biasGradientOf(context, batch, {}, start);
-    expectSums(all, exactBiasGradient(batch, {}, start), batch.rows(), name);
-    context.sameInEveryRun(name, all);
-    const auto exact = exactBiasGradient(batch, kFactors, start);
-    poisonZeroUnits(batch, kFactors);
-    const auto weighted = biasGradientOf(context, batch, kFactors, start);
-    expectSums(weighted, exact, batch.rows(), name + ", with factors");
-    context.sameInEveryRun(name + ", with factors", weighted);
-    auto factorsLeft = kFactors;
-    const SegmentBatch left = withoutZeroUnits(batch, factorsLeft);
-    expectSame(biasGradientOf(context, left, factorsLeft, start), weighted,
-               name + ", a unit left out against one with factor 0");
-  }
+  context.forEachReal([&]<class T>() {
+    for (const int64_t p : {1, 7, 16, 17, 63, 64, 65, 127, 128, 129, 300}) {
+      Random random(static_cast<uint64_t>(p));
+      SegmentBatch batch = stored<T>(randomBatch(random, kLengths, 2, 1, p));
+      const auto start = random.normals(2 * p);
+      const auto name = label("bias, p ", p, typeName<T>);
+      const auto all = biasGradientOf<T>(context, batch, {}, start);
+      expectSums(all, exactBiasGradient(batch, {}, start), batch.rows(), name);
+      context.sameInEveryRun(name, all);
+      const auto exact = exactBiasGradient(batch, kFactors, start);
+      poisonZeroUnits(batch, kFactors);
+      const auto weighted = biasGradientOf<T>(context, batch, kFactors, start);
+      expectSums(weighted, exact, batch.rows(), name + ", with factors");
+      context.sameInEveryRun(name + ", with factors", weighted);
+      auto factorsLeft = kFactors;
+      const SegmentBatch left = withoutZeroUnits(batch, factorsLeft);
+      expectSame(biasGradientOf<T>(context, left, factorsLeft, start), weighted,
+                 name + ", a unit left out against one with factor 0");
+    }
+    // More rows than one round of chunks.
+    Random random(5);
+    const SegmentBatch batch = stored<T>(randomBatch(random, {4999, 0, 4100}, 1, 1, 5));
+    const auto start = random.normals(5);
+    const std::vector<float> factor = {0.5f, 1, 0.25f};
+    const auto gradient = biasGradientOf<T>(context, batch, factor, start);
+    expectSums(gradient, exactBiasGradient(batch, factor, start), batch.rows(), "bias of many rows");
+    context.sameInEveryRun(label("bias of many rows", typeName<T>), gradient);
+  });
 }
 
 CONFORMANCE_TEST(gradientsOfNothing) {
