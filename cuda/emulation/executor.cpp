@@ -16,7 +16,6 @@ namespace dp_moe::emulation {
 
 namespace {
 
-constexpr uint32_t kMaxThreads = 1024;
 constexpr unsigned char kPoison = 0xff;  // NaN in every format
 
 std::map<std::string, Kernel>& kernels() {
@@ -73,19 +72,19 @@ void Executor::run(const Kernel& kernel, Grid grid, uint32_t threads, const void
   kernel_ = &kernel;
   active = this;
   running.block = {0, 0, 0};
-  if (threads == 0 || threads > kMaxThreads || threads > kernel.maxThreads) {
+  if (threads == 0 || threads > FiberStacks::kCount || threads > kernel.maxThreads) {
     fail("launched with " + std::to_string(threads) + " threads, at most " + std::to_string(kernel.maxThreads));
   }
   if (threads % 32 != 0) fail("blocks of " + std::to_string(threads) + " threads, not whole warps, are not modelled");
   parameters_ = parameters;
   running.blockSize = {threads, 1, 1};
   running.gridSize = {grid.x, grid.y, 1};
-  stacks_.reserve(threads);
   if (fibers_.size() < threads) fibers_.resize(threads);
   waiting_.assign(threads / 32, 0);
   shared_.clear();
   dynamic_ = {nullptr, sharedBytes, std::make_unique<std::byte[]>(sharedBytes), true};
 
+  races_.startLaunch();
   Dice dice(seed);
   for (const uint64_t index : shuffledNumbers(uint64_t{grid.x} * grid.y, dice)) {
     running.block = {static_cast<uint32_t>(index % grid.x), static_cast<uint32_t>(index / grid.x), 0};
@@ -94,6 +93,7 @@ void Executor::run(const Kernel& kernel, Grid grid, uint32_t threads, const void
   }
   shared_.clear();
   dynamic_ = {};
+  if (!races_.found().empty()) fail(races_.found());
 }
 
 void Executor::runBlock() {
@@ -114,6 +114,7 @@ void Executor::runBlock() {
   }
   for (SharedPiece& piece : shared_) piece.used = false;
   if (dynamic_.size > 0) std::memset(dynamic_.bytes.get(), kPoison, dynamic_.size);
+  races_.startBlock();
   arrived_ = 0;
   alive_ = threads;
   failure_.clear();

@@ -8,6 +8,7 @@
 
 #include "../kernels/kernel.h"
 #include "fiber_stacks.h"
+#include "races.h"
 #include "schedule.h"
 
 namespace dp_moe::emulation {
@@ -51,17 +52,26 @@ class Executor {
   void meetBlock(const char* what, Where where);
   void* sharedMemory(const void* key, size_t bytes);
   void* dynamicSharedMemory() { return dynamic_.bytes.get(); }
-  void copyAsync(void* shared, const void* global, int validBytes, Where where);
+  void copyAsync(void* shared, const void* global, int validBytes, Where where, const void* code);
   void closeAsyncGroup();
   void waitForAsync(int newest);
   /// Throws unless the 16 bytes are an aligned piece of the block's shared memory.
   void checkShared(const void* address, const char* what, Where where) const;
+
+  // Of kernels that are compiled to tell (tsan_hooks.cpp).
+  void noteRead(const void* address, size_t bytes, const void* code) {
+    if (RaceDetector::watches && isShared(address)) races_.read(address, bytes, running.thread.x, code);
+  }
+  void noteWrite(const void* address, size_t bytes, const void* code) {
+    if (RaceDetector::watches && isShared(address)) races_.write(address, bytes, running.thread.x, code);
+  }
 
  private:
   struct AsyncCopy {
     void* to;
     int64_t group;
     std::array<std::byte, 16> bytes;
+    const void* code;  // that asked for it
   };
   struct Fiber {
     void* stackPointer;
@@ -87,6 +97,7 @@ class Executor {
   std::vector<SharedPiece> shared_;
   SharedPiece dynamic_{};
   Schedule schedule_;
+  RaceDetector races_;
   const Kernel* kernel_ = nullptr;
   const void* parameters_ = nullptr;
   uint32_t arrived_ = 0;  // at the block's barrier
@@ -105,6 +116,12 @@ class Executor {
   void leaveFiber(Fiber& fiber);
   static void enterFiber();
   void fiberMain();
+  /// Whether other threads can see the address: not what is on the stacks, nor the thread's own place.
+  bool isShared(const void* address) const {
+    const auto* byte = static_cast<const char*>(address);
+    const auto* own = reinterpret_cast<const char*>(&running);
+    return !stacks_.hold(address) && !(byte >= own && byte < own + sizeof running);
+  }
   Fiber& current() { return fibers_[running.thread.x]; }
   std::string whoWaits() const;
   [[noreturn]] void fail(const std::string& text) const;

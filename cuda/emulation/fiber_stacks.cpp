@@ -6,21 +6,15 @@
 
 namespace dp_moe::emulation {
 
-namespace {
-constexpr size_t kGuardBytes = 4096;
+FiberStacks::FiberStacks() {
+  // Pages come when they are used.
+  void* memory =
+      mmap(nullptr, kCount * kStride, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  memory_ = static_cast<std::byte*>(memory);
+  for (size_t index = 0; index < kCount; ++index) mprotect(memory_ + index * kStride, kGuardBytes, PROT_NONE);
 }
 
-void FiberStacks::reserve(size_t count) {
-  while (bottoms_.size() < count) {
-    void* memory =
-        mmap(nullptr, kGuardBytes + kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) throw std::bad_alloc();
-    bottoms_.push_back(static_cast<std::byte*>(memory) + kGuardBytes);
-  }
-}
-
-FiberStacks::~FiberStacks() {
-  for (std::byte* bottom : bottoms_) munmap(bottom - kGuardBytes, kGuardBytes + kBytes);
-}
+FiberStacks::~FiberStacks() { munmap(memory_, kCount * kStride); }
 
 }  // namespace dp_moe::emulation

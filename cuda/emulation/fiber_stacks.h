@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <vector>
 
 namespace dp_moe::emulation {
 
@@ -9,19 +8,26 @@ namespace dp_moe::emulation {
 class FiberStacks {
  public:
   static constexpr size_t kBytes = size_t{128} << 10;
+  static constexpr size_t kCount = 1024;
 
-  FiberStacks() = default;
+  FiberStacks();
   FiberStacks(const FiberStacks&) = delete;
   FiberStacks& operator=(const FiberStacks&) = delete;
   ~FiberStacks();
 
-  void reserve(size_t count);
-  std::byte* bottom(size_t index) const { return bottoms_[index]; }
+  std::byte* bottom(size_t index) const { return memory_ + index * kStride + kGuardBytes; }
   /// Neighbours start at other offsets in their pages, or all fibers would share a few sets of the cache.
-  void* top(size_t index) const { return bottoms_[index] + kBytes - index % 28 * 576; }
+  void* top(size_t index) const { return bottom(index) + kBytes - index % 28 * 576; }
+  /// Whether the address is on one of the stacks.
+  bool hold(const void* address) const {
+    const auto* byte = static_cast<const std::byte*>(address);
+    return byte >= memory_ && byte < memory_ + kCount * kStride;
+  }
 
  private:
-  std::vector<std::byte*> bottoms_;
+  static constexpr size_t kGuardBytes = 4096;
+  static constexpr size_t kStride = kGuardBytes + kBytes;
+  std::byte* memory_;
 };
 
 }  // namespace dp_moe::emulation

@@ -72,6 +72,7 @@ void resolveMultiply(void* const lanes[32], uint32_t) {
 void loadMatrices(uint32_t (&r)[4], const void* row, bool transposed, Where where) {
   const char* what = transposed ? "loadMatrix4Transposed" : "loadMatrix4";
   active->checkShared(row, what, where);
+  active->noteRead(row, 16, __builtin_return_address(0));
   LoadOperands operands{r, row};
   active->meetWarp(kFullMask, transposed ? resolveLoad<true> : resolveLoad<false>, &operands, what, where);
 }

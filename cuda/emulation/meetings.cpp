@@ -42,6 +42,8 @@ void Executor::meetWarp(uint32_t mask, Resolve resolve, void* operands, const ch
   } catch (const Fault& fault) {
     throw Fault(placeOf(what, where) + ": " + fault.what());
   }
+  // Only __syncwarp orders memory; a shuffle carries values.
+  if (resolve == nullptr && mask == kFullMask) races_.passWarpBarrier(warp);
   waiting &= ~mask;
   schedule_.makeReady(warp, mask & ~own);
 }
@@ -60,6 +62,7 @@ void Executor::meetBlock(const char* what, Where where) {
     }
   }
   arrived_ = 0;
+  races_.passBlockBarrier();
   for (uint32_t warp = 0; warp < running.blockSize.x / 32; ++warp) schedule_.makeReady(warp, kFullMask);
   leaveFiber(fiber);
 }
@@ -73,7 +76,7 @@ void meetBlock(const char* what, Where where) { active->meetBlock(what, where); 
 void* sharedMemory(const void* key, size_t bytes) { return active->sharedMemory(key, bytes); }
 void* dynamicSharedMemory() { return active->dynamicSharedMemory(); }
 void copyAsync(void* shared, const void* global, int validBytes, Where where) {
-  active->copyAsync(shared, global, validBytes, where);
+  active->copyAsync(shared, global, validBytes, where, __builtin_return_address(0));
 }
 void closeAsyncGroup() { active->closeAsyncGroup(); }
 void waitForAsync(int newest) { active->waitForAsync(newest); }

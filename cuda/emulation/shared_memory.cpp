@@ -42,14 +42,16 @@ void Executor::checkShared(const void* address, const char* what, Where where) c
   }
 }
 
-void Executor::copyAsync(void* shared, const void* global, int validBytes, Where where) {
+void Executor::copyAsync(void* shared, const void* global, int validBytes, Where where, const void* code) {
   checkShared(shared, "copyAsync16", where);
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     throw Fault(placeOf("copyAsync16", where) + ": the address in global memory is not a multiple of 16");
   }
   if (validBytes < 0 || validBytes > 16) throw Fault(placeOf("copyAsync16", where) + ": 0 to 16 bytes can be valid");
   Fiber& fiber = current();
-  AsyncCopy copy{shared, fiber.asyncGroup, {}};
+  AsyncCopy copy{shared, fiber.asyncGroup, {}, code};
+  if (validBytes > 0) noteRead(global, static_cast<size_t>(validBytes), code);
+  noteWrite(shared, copy.bytes.size(), code);
   std::memcpy(copy.bytes.data(), global, static_cast<size_t>(validBytes));
   std::memset(shared, kPoison, 16);
   fiber.copies.push_back(copy);
@@ -63,6 +65,7 @@ void Executor::waitForAsync(int newest) {
   size_t left = 0;
   for (const AsyncCopy& copy : fiber.copies) {
     if (copy.group < firstLeft) {
+      noteWrite(copy.to, copy.bytes.size(), copy.code);
       std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
     } else {
       fiber.copies[left++] = copy;

@@ -57,9 +57,9 @@ int64_t guardBytesOnCuda([[maybe_unused]] bool emulated) {
 
 }  // namespace
 
-void runOnCuda(bool emulated, const std::vector<int>& seeds, const std::function<void(const Run&)>& suite) {
-  if (emulated) {
-    setenv("DP_MOE_CUDA_DRIVER", (folderOfProgram() + "/libdp-moe-emulated-cuda.so").c_str(), 1);
+void runOnCuda(const std::string& driver, const std::vector<int>& seeds, const std::function<void(const Run&)>& suite) {
+  if (!driver.empty()) {
+    setenv("DP_MOE_CUDA_DRIVER", (folderOfProgram() + "/" + driver).c_str(), 1);
     setenv("DP_MOE_CUDA_FATBIN", (folderOfProgram() + "/dp-moe-emulated.fatbin").c_str(), 1);
   }
   std::map<std::string, std::vector<uint8_t>> seen;

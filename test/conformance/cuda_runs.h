@@ -16,8 +16,8 @@ struct Run {
   std::function<void()> recover;  // after a failed test: makes the backend usable again
 };
 
-/// Calls `suite` for a CUDA device, once for each schedule. With `emulated`, the device is the emulated one beside this
-/// program; else it is what the driver gives (or DP_MOE_CUDA_DRIVER), and the schedules are its own.
-void runOnCuda(bool emulated, const std::vector<int>& seeds, const std::function<void(const Run&)>& suite);
+/// Calls `suite` for a CUDA device, once for each schedule. `driver` is the library of an emulated one beside this
+/// program; where it is empty, the device is what the system's driver gives (or DP_MOE_CUDA_DRIVER).
+void runOnCuda(const std::string& driver, const std::vector<int>& seeds, const std::function<void(const Run&)>& suite);
 
 }  // namespace dp_moe::conformance

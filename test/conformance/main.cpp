@@ -33,6 +33,13 @@ struct Choice {
   size_t parts = 1;
 };
 
+/// What the backends but the CPU open.
+const std::map<std::string, std::string> drivers = {
+    {"cuda", ""},
+    {"emulated", "libdp-moe-emulated-cuda.so"},
+    {"races", "libdp-moe-emulated-races.so"},
+};
+
 /// Runs the chosen tests on one backend after another and counts.
 class Suite {
  public:
@@ -114,7 +121,7 @@ Choice choiceOf(const std::vector<std::string>& arguments) {
     }
     if (i + 1 == arguments.size()) throw std::invalid_argument("Expected a value after " + argument);
     const std::string& value = arguments[++i];
-    if (argument == "--backend" && (value == "cpu" || value == "cuda" || value == "emulated")) {
+    if (argument == "--backend" && (value == "cpu" || drivers.contains(value))) {
       choice.backend = value;
     } else if (argument == "--only") {
       choice.filter = value;
@@ -125,8 +132,9 @@ Choice choiceOf(const std::vector<std::string>& arguments) {
       choice.part = numberOf<size_t>(std::string_view(value).substr(0, slash));
       choice.parts = numberOf<size_t>(std::string_view(value).substr(slash + 1));
     } else {
-      throw std::invalid_argument("Expected --backend cpu|cuda|emulated, --only NAME, --seed N or --part K/N, got " +
-                                  argument + " " + value);
+      throw std::invalid_argument(
+          "Expected --backend cpu|cuda|emulated|races, --only NAME, --seed N or --part K/N, got " + argument + " " +
+          value);
     }
   }
   return choice;
@@ -142,14 +150,14 @@ int runAll(const std::vector<std::string>& arguments) {
   if (choice.backend == "cpu") {
     runOnCpu(suite);
   } else {
-    runOnCuda(choice.backend == "emulated", choice.seeds, [&](const Run& run) { suite.run(run); });
+    runOnCuda(drivers.at(choice.backend), choice.seeds, [&](const Run& run) { suite.run(run); });
   }
   return suite.finish();
 }
 
 }  // namespace dp_moe::conformance
 
-/// dp-moe-conformance [--backend cpu|cuda|emulated] [--only NAME] [--seed N] [--part K/N]
+/// dp-moe-conformance [--backend cpu|cuda|emulated|races] [--only NAME] [--seed N] [--part K/N]
 int main(int argc, char** argv) {
   try {
     return dp_moe::conformance::runAll({argv + 1, argv + argc});

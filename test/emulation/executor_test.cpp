@@ -192,6 +192,36 @@ void testCopies() {
       "a copy from an address that is not aligned");
 }
 
+/// The detector on its own: kernels that tell it of their accesses are compiled another way.
+void testRaces() {
+  emulation::RaceDetector::watches = true;
+  emulation::RaceDetector races;
+  float memory[4] = {};
+  const auto found = [&](const std::function<void()>& accesses) {
+    races.startLaunch();
+    races.startBlock();
+    accesses();
+    return races.found();
+  };
+  const auto read = [&](uint32_t thread) { races.read(&memory[1], 4, thread, nullptr); };
+  const auto write = [&](uint32_t thread) { races.write(&memory[1], 4, thread, nullptr); };
+  const auto is = [&](const char* expected, const std::string& text, const char* what) {
+    report(*expected == '\0' ? text.empty() : text.find(expected) != std::string::npos, what);
+  };
+  is("thread 40 reads what is written by thread 3", found([&] { write(3), read(40); }), "a read after a write");
+  is("thread 4 reads what is written by thread 3", found([&] { write(3), read(4); }), "within a warp");
+  is("writes what is read by", found([&] { read(3), read(40), write(3); }), "a write after reads, one its own");
+  is("writes what is written by", found([&] { write(3), write(4); }), "two writes");
+  is("another block", found([&] { write(3), races.startBlock(), read(3); }), "blocks are not ordered");
+  is("another block", found([&] { read(3), races.startBlock(), read(3), write(3); }), "nor a read before");
+  is("reads", found([&] { write(3), races.passWarpBarrier(0), read(40); }), "a barrier of one warp is not for others");
+  is("", found([&] { write(3), read(3), write(3); }), "a thread with itself");
+  is("", found([&] { write(3), races.passBlockBarrier(), read(40), races.passBlockBarrier(), write(5); }), "barriers");
+  is("", found([&] { write(3), races.passWarpBarrier(0), read(4), races.passWarpBarrier(0), write(5); }), "of a warp");
+  is("", found([&] { write(3), races.write(&memory[2], 4, 40, nullptr); }), "neighbours");
+  emulation::RaceDetector::watches = false;
+}
+
 void testProduct() {
   std::vector<bfloat16> a(256);
   std::vector<bfloat16> b(128);
@@ -219,6 +249,7 @@ int main() {
   dp_moe::testFaults();
   dp_moe::testCopies();
   dp_moe::testProduct();
+  dp_moe::testRaces();
   std::printf("1..%d\n", dp_moe::number);
   return dp_moe::failures == 0 ? 0 : 1;
 }
