@@ -10,7 +10,6 @@ export type ErrorCode =
   | 'ADDON_MISSING' // no native addon for this platform
   | 'BACKEND_UNAVAILABLE'
   | 'DEVICE_LOST' // the driver gave a device up, with its tensors; only a new process gets it back
-  | 'NOT_IMPLEMENTED' // an op that this backend lacks
   | 'FILE_NOT_FOUND'
   | 'FILE_EXISTS'
   | 'FILE_ACCESS' // permission, read-only folder
