@@ -246,8 +246,8 @@ DEVICE void backwardOfQueries(const BackwardParams& p) {
       p.dBias[(tile.unit * (2 * p.span - 1) + i) * p.heads + blockIdx.y] = 0;
     }
   }
+  // The barriers of addBiasGradient stand between the tiles, and between this and the first sum.
   for (int first = tile.first; first < end; first += kRows) {
-    __syncthreads();  // dBias is clear, and the tile before is done
     backwardTile<T, head, Side::queries>(p, memory, tile.unit, unit, blockIdx.y, first);
   }
 }
