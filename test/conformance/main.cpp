@@ -1,7 +1,6 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
-#include <set>
 #include <stdexcept>
 #include <string_view>
 
@@ -56,7 +55,6 @@ class Suite {
   /// The closing lines; the program's exit status.
   int finish() const {
     std::printf("1..%d\n", number_);
-    for (const std::string& op : missing_) std::printf("# missing: %s\n", op.c_str());
     if (number_ == 0) std::printf("# no test is named like '%s'\n", choice_.filter.c_str());
     return failures_ == 0 && number_ > 0 ? 0 : 1;
   }
@@ -65,7 +63,6 @@ class Suite {
   const Choice& choice_;
   int number_ = 0;
   int failures_ = 0;
-  std::set<std::string> missing_;  // ops that a backend lacks
 
   void runTest(const Test& test, const Run& run) {
     std::string reason;
@@ -74,7 +71,6 @@ class Suite {
       run.finish();
     } catch (const Error& error) {
       reason = error.code() + ": " + error.what();
-      if (error.code() == "NOT_IMPLEMENTED") missing_.insert(error.what());
     } catch (const std::exception& failure) {
       reason = failure.what();
     }
