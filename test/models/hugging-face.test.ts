@@ -1,4 +1,4 @@
-import { cp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
@@ -95,6 +95,12 @@ t.test('shards and 16-bit weights', async (t) => {
   t.strictSame(await weightsOf(await Decoder.fromPretrained(device, folder)), await weightsOf(model))
   const config = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>
   t.equal(config.dtype, 'bfloat16')
+  await model.savePretrained(folder, { maxShardBytes: 30_000 })
+  const shards = (await readdir(folder)).filter((name) => name.startsWith('model-'))
+  t.ok(
+    shards.length > 1 && shards.every((name) => name.endsWith(`-of-0000${shards.length}.safetensors`)),
+    'those of the earlier save are gone',
+  )
 
   const half = await Decoder.fromPretrained(device, join(fixtures, 'qwen3-moe-dense-tied'))
   await half.savePretrained(folder, { dtype: 'F16' })
@@ -210,6 +216,9 @@ t.test('a tensor that does not fit is refused by name, with both shapes', async 
     (tensors) => tensors.set('decoder.embed_tokens.weight', tensor(40, 16)),
     /decoder\.embed_tokens\.weight differs|shared\.weight differs/,
   )
+  const pickled = t.testdir({ 'config.json': '{"model_type": "mixtral"}', 'pytorch_model.bin': '' })
+  const message = /holds pytorch_model\.bin, which can run code when it is read/
+  await t.rejects(Decoder.fromPretrained(device, pickled), { code: 'MODEL_FORMAT', message })
   const tied = await changed(t, 'mixtral-tied-router-loss', (tensors) => {
     tensors.set('lm_head.weight', tensors.get('model.embed_tokens.weight')!)
   })

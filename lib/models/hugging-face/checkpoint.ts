@@ -49,7 +49,15 @@ export class Checkpoint implements AsyncDisposable {
    */
   static async open(folder: string): Promise<Checkpoint> {
     const index = join(folder, indexFile)
-    const sharded = !(await exists(join(folder, weightsFile))) && (await exists(index))
+    const single = await exists(join(folder, weightsFile))
+    const sharded = !single && (await exists(index))
+    if (!single && !sharded && (await exists(join(folder, 'pytorch_model.bin')))) {
+      throw new DpMoeError(
+        'MODEL_FORMAT',
+        `${folder} holds pytorch_model.bin, which can run code when it is read; expected ${weightsFile}. Convert it with transformers: ` +
+          'from_pretrained(folder).save_pretrained(folder, safe_serialization=True)',
+      )
+    }
     const names = sharded ? await shardNames(index) : undefined
     const files: SafetensorsFile[] = []
     try {

@@ -1,11 +1,11 @@
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { roundToBfloat16 } from '../../engine/bfloat16.js'
 import { bytesOf, replaceFile, withFileErrors } from '../../files.js'
 import { roundToFloat16 } from '../half-precision.js'
 import { type TensorData, type TensorSource, writeSafetensors } from '../safetensors.js'
 import { byteCount } from '../safetensors-header.js'
-import { exists, indexFile, weightsFile } from './checkpoint.js'
+import { indexFile, weightsFile } from './checkpoint.js'
 import type { TensorMap, TensorPlace } from './tensor-map.js'
 
 /** What weights are written as. */
@@ -36,16 +36,20 @@ export async function saveWeights(folder: string, map: TensorMap, options: Weigh
     }
     await writeSafetensors(join(folder, file), shard)
   }
-  const index = join(folder, indexFile)
-  if (shards.length === 1) {
-    if (await exists(index)) await withFileErrors('remove', index, () => rm(index))
-    return
+  if (shards.length > 1) {
+    const content = { metadata: { total_size: total }, weight_map: Object.fromEntries(fileOf) }
+    await replaceFile(join(folder, indexFile), `${JSON.stringify(content, null, 2)}\n`)
   }
-  const content = { metadata: { total_size: total }, weight_map: Object.fromEntries(fileOf) }
-  await replaceFile(index, `${JSON.stringify(content, null, 2)}\n`)
-  // A single file from an earlier save would be read in place of the shards.
-  const single = join(folder, weightsFile)
-  if (await exists(single)) await withFileErrors('remove', single, () => rm(single))
+  await removeOthers(folder, new Set([...fileOf.values(), ...(shards.length > 1 ? [indexFile] : [])]))
+}
+
+/** Removes what an earlier save in other files left: it would be read in place of the new weights. */
+async function removeOthers(folder: string, written: ReadonlySet<string>): Promise<void> {
+  const weights = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/
+  for (const name of await withFileErrors('read', folder, () => readdir(folder))) {
+    const path = join(folder, name)
+    if (weights.test(name) && !written.has(name)) await withFileErrors('remove', path, () => rm(path))
+  }
 }
 
 /** The tensors in order, in shards of at most `maxBytes` (one larger tensor has a shard of its own). */
