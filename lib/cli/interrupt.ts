@@ -3,12 +3,16 @@ import { warn } from './output.js'
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
-/** Runs `work` so that the first SIGINT or SIGTERM only asks it to stop; a second one ends the process at once. */
-export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/**
+ * Runs `work` so that the first SIGINT or SIGTERM only asks it to stop; a second one ends the process at once.
+ *
+ * @param answer what the first one is answered with
+ */
+export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>, answer: string): Promise<T> {
   const controller = new AbortController()
   const stop = (name: NodeJS.Signals) => {
     removeHandlers()
-    warn('Stopping after this step, with a checkpoint; interrupt again to stop at once.')
+    warn(answer)
     controller.abort(new DpMoeError('ABORTED', `Interrupted (${name})`))
   }
   const removeHandlers = () => {

@@ -3,6 +3,7 @@ import { version } from '../version.js'
 import { addCommand } from './command.js'
 import { account } from './commands/account.js'
 import { build } from './commands/build.js'
+import { convertCommand } from './commands/convert.js'
 import { doctor } from './commands/doctor.js'
 import { evaluateCommand } from './commands/eval.js'
 import { predictCommand } from './commands/predict.js'
@@ -40,6 +41,7 @@ function makeProgram(): Command {
   addCommand(program, trainCommand)
   addCommand(program, evaluateCommand)
   addCommand(program, predictCommand)
+  addCommand(program, convertCommand)
   addCommand(program, account)
   addCommand(program, build)
   addCommand(program, doctor)

@@ -33,7 +33,7 @@ export const trainCommand = defineCommand({
       } finally {
         view.stop()
       }
-    })
+    }, 'Stopping after this step, with a checkpoint; interrupt again to stop at once.')
     await printResult(json, machineResult(result), () => describe(result))
   },
 })

@@ -1,0 +1,48 @@
+import cliProgress from 'cli-progress'
+import { type HubProgress, isHubName, modelFolder } from '../hub/index.js'
+import { usageError } from './failure.js'
+
+/** The folder of a model, downloaded where it is on the hub; a terminal sees how far the download is. */
+export async function findModel(
+  model: string,
+  { revision, signal }: { revision: string | undefined; signal: AbortSignal },
+): Promise<string> {
+  if (!isHubName(model)) {
+    if (revision !== undefined) throw usageError(`--revision is for models on the hub (owner/name), got '${model}'`)
+    return model
+  }
+  const progress = process.stderr.isTTY ? new DownloadBar() : undefined
+  try {
+    return await modelFolder(model, {
+      ...(revision !== undefined && { revision }),
+      ...(progress && { onProgress: (now) => progress.update(now) }),
+      signal,
+    })
+  } finally {
+    progress?.stop()
+  }
+}
+
+class DownloadBar {
+  readonly #bar = new cliProgress.SingleBar(
+    {
+      stream: process.stderr,
+      format: 'downloading {file} {bar} {percentage} % of {megabytes} MB',
+      barsize: 20,
+      gracefulExit: false,
+      hideCursor: null,
+      clearOnComplete: true,
+    },
+    cliProgress.Presets.shades_classic,
+  )
+
+  update({ file, bytes, totalBytes }: HubProgress): void {
+    const facts = { file, megabytes: (totalBytes / 1e6).toFixed(1) }
+    if (!this.#bar.isActive) this.#bar.start(totalBytes, 0, facts)
+    this.#bar.update(bytes, facts)
+  }
+
+  stop(): void {
+    this.#bar.stop()
+  }
+}
