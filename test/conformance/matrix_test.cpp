@@ -273,6 +273,7 @@ CONFORMANCE_TEST(matrixMultiplyOfAUnitIsItsOwn) {
     const UnitRows own = randomUnit(random, {7, 0, 20}, k, 1);
     const auto settings = settingsOf(own, random, experts, k, 1);
     for (const uint64_t options : {0, 1, 2, 3 + 8, 4 + 16}) {
+      if (context.emulated() && std::is_same_v<T, float> && options != 3 + 8) continue;  // it has much to do
       std::vector<float> first;
       for (const Setting& setting : settings) {
         const SegmentBatch batch = assemble(setting.units, experts, k, 1);
