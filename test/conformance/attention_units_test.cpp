@@ -130,6 +130,22 @@ CONFORMANCE_TEST(rowsPastTheLastUnitStay) {
   });
 }
 
+CONFORMANCE_TEST(attentionWithALargeBias) {
+  // exp(200) is no float: rows that a tile has beyond a unit's must not count, not even times 0.
+  const AttentionShape shape = {2, 1, 16};
+  context.forEachReal([&]<class T>() {
+    Random random(12);
+    auto x = attentionOperands<T>(random, 45, offsetsOf({7, 33}), 3, shape);
+    std::fill(x.bias.begin(), x.bias.end(), 200.0f);
+    for (const bool causal : {false, true}) {
+      const auto got = runAttention<T>(context, x, offsetsOf({5, 40}), shape, causal);
+      for (const auto* values : {&got.y, &got.dq, &got.dk, &got.dv, &got.dBias}) {
+        for (const float value : *values) expect(std::isfinite(value), "a finite result");
+      }
+    }
+  });
+}
+
 CONFORMANCE_TEST(attentionWithExtremeScores) {
   // Scores of 1e8: the softmax picks one key; nothing overflows.
   const AttentionShape shape = {1, 1, 8};
