@@ -219,7 +219,7 @@ def write(folder, kind, settings, saving, seed):
 def buckets(path):
     """Bucket of every distance, for several shapes of a relative bias."""
     cases = []
-    for count, distance, bidirectional in [(32, 128, True), (32, 128, False), (8, 12, True), (8, 12, False), (16, 100, True), (64, 256, False)]:
+    for count, distance, bidirectional in [(32, 128, True), (32, 128, False), (8, 12, True), (8, 12, False), (16, 100, True), (64, 256, False), (18, 128, True), (54, 64, False)]:
         relative = torch.arange(-distance - 3, distance + 4)
         found = SwitchTransformersAttention._relative_position_bucket(relative, bidirectional, count, distance)
         cases.append({"buckets": count, "maxDistance": distance, "bidirectional": bidirectional, "found": found.tolist()})
