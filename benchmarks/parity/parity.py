@@ -91,23 +91,55 @@ FIXTURES = {
     "mixtral": ("mixtral", MIXTRAL, {}),
     "mixtral-tied-router-loss": (
         "mixtral",
-        {**MIXTRAL, "num_hidden_layers": 1, "tie_word_embeddings": True, "output_router_logits": True, "router_aux_loss_coef": 0.3},
+        {
+            **MIXTRAL,
+            "num_hidden_layers": 1,
+            "tie_word_embeddings": True,
+            "output_router_logits": True,
+            "router_aux_loss_coef": 0.3,
+        },
         {},
     ),
-    "mixtral-bfloat16-sharded": ("mixtral", {**MIXTRAL, "num_key_value_heads": 1}, {"dtype": "bfloat16", "shard": "16KB"}),
+    "mixtral-bfloat16-sharded": (
+        "mixtral",
+        {**MIXTRAL, "num_key_value_heads": 1},
+        {"dtype": "bfloat16", "shard": "16KB"},
+    ),
     "olmoe": ("olmoe", OLMOE, {}),
-    "olmoe-clip-norm": ("olmoe", {**OLMOE, "clip_qkv": 0.7, "norm_topk_prob": True, "num_key_value_heads": 2, "num_experts_per_tok": 3}, {}),
+    "olmoe-clip-norm": (
+        "olmoe",
+        {**OLMOE, "clip_qkv": 0.7, "norm_topk_prob": True, "num_key_value_heads": 2, "num_experts_per_tok": 3},
+        {},
+    ),
     "qwen3-moe": ("qwen3_moe", {**QWEN3, "norm_topk_prob": True}, {}),
     "qwen3-moe-dense-tied": (
         "qwen3_moe",
-        {**QWEN3, "num_hidden_layers": 3, "mlp_only_layers": [0], "decoder_sparse_step": 1, "tie_word_embeddings": True, "attention_bias": True},
+        {
+            **QWEN3,
+            "num_hidden_layers": 3,
+            "mlp_only_layers": [0],
+            "decoder_sparse_step": 1,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+        },
         {"dtype": "float16"},
     ),
-    "qwen3-moe-every-second": ("qwen3_moe", {**QWEN3, "num_experts": 4, "decoder_sparse_step": 2, "num_key_value_heads": 4}, {}),
+    "qwen3-moe-every-second": (
+        "qwen3_moe",
+        {**QWEN3, "num_experts": 4, "decoder_sparse_step": 2, "num_key_value_heads": 4},
+        {},
+    ),
     "switch": ("switch_transformers", SWITCH, {}),
     "switch-capacity-untied": (
         "switch_transformers",
-        {**SWITCH, "expert_capacity": 2, "tie_word_embeddings": False, "router_bias": True, "num_layers": 3, "num_sparse_encoder_layers": 3},
+        {
+            **SWITCH,
+            "expert_capacity": 2,
+            "tie_word_embeddings": False,
+            "router_bias": True,
+            "num_layers": 3,
+            "num_sparse_encoder_layers": 3,
+        },
         {"shard": "24KB"},
     ),
     "switch-router-loss": (
@@ -179,8 +211,8 @@ def build(kind, settings, saving, seed):
 def load(kind, folder):
     """A folder's model in float32; what it lacks or has too much is an error.
 
-    transformers saves an untied Switch without the tables of its two ends, which are shared.weight, and does not find them
-    again when it loads (4.57.1): they are tied here.
+    transformers saves an untied Switch without the tables of its two ends, which are shared.weight, and does not find
+    them again when it loads (4.57.1): they are tied here.
     """
     config = AutoConfig.from_pretrained(folder)
     config._attn_implementation = "eager"
@@ -219,10 +251,21 @@ def write(folder, kind, settings, saving, seed):
 def buckets(path):
     """Bucket of every distance, for several shapes of a relative bias."""
     cases = []
-    for count, distance, bidirectional in [(32, 128, True), (32, 128, False), (8, 12, True), (8, 12, False), (16, 100, True), (64, 256, False), (18, 128, True), (54, 64, False)]:
+    for count, distance, bidirectional in [
+        (32, 128, True),
+        (32, 128, False),
+        (8, 12, True),
+        (8, 12, False),
+        (16, 100, True),
+        (64, 256, False),
+        (18, 128, True),
+        (54, 64, False),
+    ]:
         relative = torch.arange(-distance - 3, distance + 4)
         found = SwitchTransformersAttention._relative_position_bucket(relative, bidirectional, count, distance)
-        cases.append({"buckets": count, "maxDistance": distance, "bidirectional": bidirectional, "found": found.tolist()})
+        cases.append(
+            {"buckets": count, "maxDistance": distance, "bidirectional": bidirectional, "found": found.tolist()}
+        )
     path.write_text(json.dumps(cases) + "\n")
 
 
@@ -232,23 +275,65 @@ def random_case(rng):
     layers = rng.choice([1, 2, 3])
     if kind == "bert":
         heads = rng.choice([1, 2, 3])
-        settings = {**BERT, "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": heads * rng.choice([5, 8, 17]), "intermediate_size": rng.randrange(3, 70), "hidden_act": rng.choice(["gelu", "relu", "silu", "gelu_new"]), "num_labels": rng.choice([2, 5])}
+        settings = {
+            **BERT,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "hidden_size": heads * rng.choice([5, 8, 17]),
+            "intermediate_size": rng.randrange(3, 70),
+            "hidden_act": rng.choice(["gelu", "relu", "silu", "gelu_new"]),
+            "num_labels": rng.choice([2, 5]),
+        }
     elif kind == "switch_transformers":
         decoder_layers = rng.choice([1, 2, 4])
-        settings = {**SWITCH, "num_layers": layers, "num_decoder_layers": decoder_layers, "num_sparse_encoder_layers": rng.choice([0, 1, layers]), "num_sparse_decoder_layers": rng.choice([0, 1, decoder_layers]), "num_experts": rng.choice([1, 2, 5]), "expert_capacity": rng.choice([1, 2, 3, 64]), "num_heads": rng.choice([1, 2, 5]), "d_kv": rng.choice([3, 8, 17]), "d_model": rng.choice([8, 20, 33]), "d_ff": rng.choice([7, 40]), "relative_attention_num_buckets": rng.choice([8, 32]), "relative_attention_max_distance": rng.choice([17, 128]), "tie_word_embeddings": rng.random() < 0.5, "router_bias": rng.random() < 0.5, "dense_act_fn": rng.choice(["relu", "gelu", "silu"])}
+        settings = {
+            **SWITCH,
+            "num_layers": layers,
+            "num_decoder_layers": decoder_layers,
+            "num_sparse_encoder_layers": rng.choice([0, 1, layers]),
+            "num_sparse_decoder_layers": rng.choice([0, 1, decoder_layers]),
+            "num_experts": rng.choice([1, 2, 5]),
+            "expert_capacity": rng.choice([1, 2, 3, 64]),
+            "num_heads": rng.choice([1, 2, 5]),
+            "d_kv": rng.choice([3, 8, 17]),
+            "d_model": rng.choice([8, 20, 33]),
+            "d_ff": rng.choice([7, 40]),
+            "relative_attention_num_buckets": rng.choice([8, 32]),
+            "relative_attention_max_distance": rng.choice([17, 128]),
+            "tie_word_embeddings": rng.random() < 0.5,
+            "router_bias": rng.random() < 0.5,
+            "dense_act_fn": rng.choice(["relu", "gelu", "silu"]),
+        }
     else:
         base = {"mixtral": MIXTRAL, "olmoe": OLMOE, "qwen3_moe": QWEN3}[kind]
         key_heads = rng.choice([1, 2, 3])
         heads = key_heads * rng.choice([1, 2])
         experts = rng.choice([2, 3, 8])
         head = rng.choice([2, 6, 16])
-        settings = {**base, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_heads, "hidden_size": heads * head, "head_dim": head, "num_experts_per_tok": rng.randrange(1, experts + 1), "tie_word_embeddings": rng.random() < 0.5, "rope_theta": rng.choice([100.0, 10000.0, 1e6]), "rms_norm_eps": rng.choice([1e-6, 1e-3])}
+        settings = {
+            **base,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": key_heads,
+            "hidden_size": heads * head,
+            "head_dim": head,
+            "num_experts_per_tok": rng.randrange(1, experts + 1),
+            "tie_word_embeddings": rng.random() < 0.5,
+            "rope_theta": rng.choice([100.0, 10000.0, 1e6]),
+            "rms_norm_eps": rng.choice([1e-6, 1e-3]),
+        }
         settings["num_local_experts" if kind == "mixtral" else "num_experts"] = experts
         if kind == "olmoe":
             del settings["head_dim"]
             settings.update(clip_qkv=rng.choice([None, 0.3, 1.0]), attention_bias=rng.random() < 0.5)
         if kind == "qwen3_moe":
-            settings.update(head_dim=rng.choice([2, 10]), decoder_sparse_step=rng.choice([1, 2]), mlp_only_layers=rng.choice([[], [0]]), attention_bias=rng.random() < 0.5, hidden_act=rng.choice(["silu", "gelu"]))
+            settings.update(
+                head_dim=rng.choice([2, 10]),
+                decoder_sparse_step=rng.choice([1, 2]),
+                mlp_only_layers=rng.choice([[], [0]]),
+                attention_bias=rng.random() < 0.5,
+                hidden_act=rng.choice(["silu", "gelu"]),
+            )
         if kind != "mixtral":
             settings["norm_topk_prob"] = rng.random() < 0.5
         if rng.random() < 0.3:
