@@ -6,6 +6,7 @@ import { build } from './commands/build.js'
 import { convertCommand } from './commands/convert.js'
 import { doctor } from './commands/doctor.js'
 import { evaluateCommand } from './commands/eval.js'
+import { generateCommand } from './commands/generate.js'
 import { predictCommand } from './commands/predict.js'
 import { trainCommand } from './commands/train.js'
 import { exitCodeOf, failureLine, usageError } from './failure.js'
@@ -41,6 +42,7 @@ function makeProgram(): Command {
   addCommand(program, trainCommand)
   addCommand(program, evaluateCommand)
   addCommand(program, predictCommand)
+  addCommand(program, generateCommand)
   addCommand(program, convertCommand)
   addCommand(program, account)
   addCommand(program, build)

@@ -165,7 +165,7 @@ function noColumn(name: string, existing: readonly string[], line: number, sourc
   return dataError(
     source,
     line,
-    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text, --label and --group; predict: --text-column)`,
+    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text, --label and --group; predict: --text-column; generate: --prompt-column)`,
   )
 }
 

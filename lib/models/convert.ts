@@ -3,10 +3,10 @@ import { dirname, join, resolve } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
 import { replaceFile, systemErrorCode, withFileErrors, writeFolderAtomically } from '../files.js'
-import { Checkpoint, configFile, exists, indexFile } from './hugging-face/checkpoint.js'
+import { Checkpoint, configFile, exists, indexFile, readJsonObject } from './hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
 import type { WeightOptions } from './hugging-face/save-weights.js'
-import { openModel, readModelType } from './open-model.js'
+import { openModel } from './open-model.js'
 import { type UpcycleOptions, upcycle } from './upcycle.js'
 
 export interface ConvertOptions extends WeightOptions {
@@ -86,7 +86,11 @@ export async function convertModel(
     { replace: overwrite },
   )
   const parameters = model.parameters().reduce((sum, { size }) => sum + size, 0)
-  return { modelType: (await readModelType(target))!, parameters, newTensors }
+  return { modelType: await readModelType(target), parameters, newTensors }
+}
+
+async function readModelType(folder: string): Promise<string> {
+  return String((await readJsonObject(join(folder, configFile))).model_type)
 }
 
 function open(

@@ -1,7 +1,9 @@
 export { BertClassifier, BertEncoder, BertLayer, type BertLoadOptions } from './bert.js'
 export type { BertConfig } from './bert-config.js'
+export { type ConvertOptions, type ConvertResult, convertModel } from './convert.js'
 export { Decoder, DecoderAttention, DecoderLayer, type DecoderLoadOptions, type KeyValueStore } from './decoder.js'
 export { type DecoderConfig, type DecoderKind, decoderKinds } from './decoder-kinds.js'
+export * from './generation/index.js'
 export { HuggingFaceModel, type SaveOptions } from './hugging-face/hugging-face-model.js'
 export type { WeightOptions, WeightType } from './hugging-face/save-weights.js'
 export { type FusedExperts, TensorMap, type TensorPlace } from './hugging-face/tensor-map.js'
@@ -21,6 +23,7 @@ export {
   type PretrainedTask,
   type PretrainedTasks,
 } from './model-from-pretrained.js'
+export { type OpenModelOptions, openLanguageModel, openModel } from './open-model.js'
 export { fromPretrained, type PretrainedClassifier, savePretrained } from './pretrained.js'
 export { SwitchClassifier, type SwitchClassifierConfig } from './switch-classifier.js'
 export type { SwitchLoadOptions, SwitchTransformerConfig } from './switch-config.js'
@@ -33,3 +36,4 @@ export {
 } from './switch-transformer.js'
 export { type TextBatch, textBatch } from './text-batch.js'
 export { type ClassifierConfig, createClassifier, type TextClassifier } from './text-classifier.js'
+export { type UpcycleOptions, upcycle } from './upcycle.js'

@@ -21,6 +21,7 @@ export type PretrainedOptions = BertLoadOptions & DecoderLoadOptions & SwitchCla
 /** The tasks of each model_type, the usual one first. */
 const tasksOf: Readonly<Record<string, readonly PretrainedTask[]>> = {
   bert: ['classification'],
+  bert_moe: ['classification'],
   switch_transformers: ['seq2seq', 'classification'],
   ...Object.fromEntries(decoderKinds.map((kind) => [kind, ['causal-lm']])),
 }
@@ -52,7 +53,7 @@ export async function modelFromPretrained<T extends PretrainedTask>(
     )
   }
   const load = (): Promise<PretrainedTasks[PretrainedTask]> => {
-    if (type === 'bert') return BertClassifier.fromPretrained(device, folder, options)
+    if (type === 'bert' || type === 'bert_moe') return BertClassifier.fromPretrained(device, folder, options)
     if (chosen === 'causal-lm') return Decoder.fromPretrained(device, folder, options)
     if (chosen === 'seq2seq') return SwitchTransformer.fromPretrained(device, folder, options)
     return SwitchEncoderClassifier.fromPretrained(device, folder, options)

@@ -21,7 +21,17 @@ export interface GenerationOptions extends SamplingOptions {
   readonly stopTokens?: readonly number[]
   /** Of the choice of tokens. Default 0: the same prompt gives the same text. */
   readonly seed?: number
+  /** Place of the first prompt among all that are asked: a prompt's choices follow from the seed and its place. Default 0. */
+  readonly firstPrompt?: number
   readonly signal?: AbortSignal
+}
+
+/** @throws OutOfRangeError naming the option */
+export function checkGeneration({ maxNewTokens = 64, ...sampling }: GenerationOptions): void {
+  checkSampling(sampling)
+  if (!(Number.isInteger(maxNewTokens) && maxNewTokens >= 1)) {
+    throw new OutOfRangeError('maxNewTokens', 'an integer >= 1', maxNewTokens)
+  }
 }
 
 /** A token of one of the prompts' continuations. */
@@ -45,14 +55,11 @@ export async function* generateTokens(
   prompts: readonly Int32Array[],
   options: GenerationOptions = {},
 ): AsyncGenerator<GeneratedToken> {
-  const { maxNewTokens = 64, stopTokens = [], seed = 0, signal } = options
-  checkSampling(options)
-  if (!(Number.isInteger(maxNewTokens) && maxNewTokens >= 1)) {
-    throw new OutOfRangeError('maxNewTokens', 'an integer >= 1', maxNewTokens)
-  }
+  const { maxNewTokens = 64, stopTokens = [], seed = 0, firstPrompt = 0, signal } = options
+  checkGeneration(options)
   if (prompts.length === 0) return
   // A sequence's choices do not depend on the others'.
-  const uniforms = prompts.map((_, prompt) => seededUniform(seed + 0x9e3779b9 * prompt))
+  const uniforms = prompts.map((_, prompt) => seededUniform(seed + Math.imul(0x9e3779b9, firstPrompt + prompt)))
   using reader = model instanceof Decoder ? new DecoderReader(model, prompts) : new Seq2SeqReader(model, prompts)
   const done = new Array<boolean>(prompts.length).fill(false)
   let next: Int32Array | undefined
