@@ -26,7 +26,10 @@ export class EmulatedCuda {
   /** Lets `Device.open('cuda')` find a new machine, which behaves as `faults` says (cuda/emulation/settings.h). */
   use(faults = '', others: Environment = {}): void {
     // npm run test:cuda, where there is a device: what asks for no fault is tested on it.
-    if (process.env.DP_MOE_TEST_CUDA === 'device' && faults === '') return this.restore()
+    if (process.env.DP_MOE_TEST_CUDA === 'device' && faults === '') {
+      this.restore()
+      return
+    }
     // A library keeps its state for as long as the process lives; a copy of it has its own.
     const driver = this.#newFile()
     copyFileSync(this.#library, driver)
