@@ -11,7 +11,7 @@ export async function findModel(
     if (revision !== undefined) throw usageError(`--revision is for models on the hub (owner/name), got '${model}'`)
     return model
   }
-  const progress = process.stderr.isTTY ? new DownloadBar() : undefined
+  const progress = process.stderr.isTTY ? new DownloadBar(process.stderr) : undefined
   try {
     return await modelFolder(model, {
       ...(revision !== undefined && { revision }),
@@ -23,18 +23,23 @@ export async function findModel(
   }
 }
 
-class DownloadBar {
-  readonly #bar = new cliProgress.SingleBar(
-    {
-      stream: process.stderr,
-      format: 'downloading {file} {bar} {percentage} % of {megabytes} MB',
-      barsize: 20,
-      gracefulExit: false,
-      hideCursor: null,
-      clearOnComplete: true,
-    },
-    cliProgress.Presets.shades_classic,
-  )
+/** How far a download is, on a terminal; it is gone when all is there. */
+export class DownloadBar {
+  readonly #bar: cliProgress.SingleBar
+
+  constructor(stream: NodeJS.WriteStream) {
+    this.#bar = new cliProgress.SingleBar(
+      {
+        stream,
+        format: 'downloading {file} {bar} {percentage} % of {megabytes} MB',
+        barsize: 20,
+        gracefulExit: false,
+        hideCursor: null,
+        clearOnComplete: true,
+      },
+      cliProgress.Presets.shades_classic,
+    )
+  }
 
   update({ file, bytes, totalBytes }: HubProgress): void {
     const facts = { file, megabytes: (totalBytes / 1e6).toFixed(1) }

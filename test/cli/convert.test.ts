@@ -208,7 +208,7 @@ t.test('a model of the hub: from the cache, else a line that says why not', asyn
 t.test('SIGINT: exit code 130 and nothing is left', async (t) => {
   const output = file('stopped', 'model')
   const { code, signal, stdout, stderr } = await cli.run(
-    ['convert', file('bert'), '--upcycle', '--num-experts', '4000', '--layers', 'all', '--output', output],
+    ['convert', file('bert'), '--upcycle', '--num-experts', '1500', '--layers', 'all', '--output', output],
     {
       started(child) {
         const timer = setInterval(() => {

@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream'
 import t from 'tap'
+import { DownloadBar } from '../../lib/cli/hub-model.js'
 import { duration, shortNumber } from '../../lib/cli/output.js'
 import { facts, progressView } from '../../lib/cli/progress.js'
 
@@ -49,6 +50,19 @@ t.test('without a terminal: a line at the end, and not one for every step', asyn
   for (let step = 1; step <= 10; step++) view.update({ ...progress, step })
   view.stop()
   t.equal(written(), 'batch 64\ntraining: step 10 of 10, loss 0.457, 12,346 examples/s, eps 1.23\n')
+})
+
+t.test('a download: the file, and the share of all bytes', async (t) => {
+  const { stream, written } = terminal(true)
+  const bar = new DownloadBar(stream)
+  bar.update({ file: 'config.json', fileBytes: 500_000, bytes: 500_000, totalBytes: 2_000_000 })
+  bar.update({ file: 'model.safetensors', fileBytes: 1_500_000, bytes: 2_000_000, totalBytes: 2_000_000 })
+  bar.stop()
+  t.match(written(), /downloading config\.json \S+ 0 % of 2\.0 MB/)
+  t.match(written(), /downloading model\.safetensors \S+ 100 % of 2\.0 MB/)
+  const unused = terminal(true)
+  new DownloadBar(unused.stream).stop()
+  t.equal(unused.written(), '', 'nothing where nothing is downloaded')
 })
 
 t.test('numbers: six digits, bounds to their safe side', async (t) => {

@@ -34,10 +34,10 @@ export const generateCommand = defineCommand({
     }),
     ...group('Generation', {
       maxNewTokens: integer('<n>', 'Most tokens to write for a prompt', '64'),
-      stop: text('<text>', 'End before this text', 'the end-of-text token of the model'),
+      stop: text('<text>', 'End before this text, as at the end-of-text token of the model', 'none'),
       temperature: number('<t>', 'Divides the scores before a token is drawn; 0 takes the highest', '0'),
       topK: integer('<k>', 'Draw from the k highest scores only', 'all'),
-      topP: number('<p>', 'Draw from the most probable tokens that have this probability together', '1: all'),
+      topP: number('<p>', 'Draw from the most probable tokens that have this probability together', 'all'),
       seed: integer('<n>', 'Of the drawing: the same seed, prompts and flags give the same texts', '0'),
     }),
     ...machineFlags,
