@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, realpath } from 'node:fs/promises'
+import { mkdir, readdir, readFile, realpath, rmdir } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
@@ -72,19 +72,21 @@ export async function convertModel(
   using model = await open(device, folder, options)
   const newTensors = await tensorsBeside(folder, model)
   signal?.throwIfAborted()
-  await withFileErrors('create', target, () => mkdir(dirname(target), { recursive: true }))
-  await writeFolderAtomically(
-    target,
-    async (temporary) => {
-      await model.savePretrained(temporary, {
-        ...(dtype && { dtype }),
-        ...(maxShardBytes !== undefined && { maxShardBytes }),
-      })
-      for (const name of companions) await copyIfThere(folder, temporary, name)
-      signal?.throwIfAborted()
-    },
-    { replace: overwrite },
-  )
+  const madeFirst = await withFileErrors('create', target, () => mkdir(dirname(target), { recursive: true }))
+  const write = async (temporary: string) => {
+    await model.savePretrained(temporary, {
+      ...(dtype && { dtype }),
+      ...(maxShardBytes !== undefined && { maxShardBytes }),
+    })
+    for (const name of companions) await copyIfThere(folder, temporary, name)
+    signal?.throwIfAborted()
+  }
+  try {
+    await writeFolderAtomically(target, write, { replace: overwrite })
+  } catch (error) {
+    if (madeFirst !== undefined) await removeEmptyFolders(dirname(target), madeFirst)
+    throw error
+  }
   const parameters = model.parameters().reduce((sum, { size }) => sum + size, 0)
   return { modelType: await readModelType(target), parameters, newTensors }
 }
@@ -113,6 +115,17 @@ async function copyIfThere(from: string, to: string, name: string): Promise<void
   const source = join(from, name)
   if (!(await exists(source))) return
   await replaceFile(join(to, name), await withFileErrors('read', source, () => readFile(source)))
+}
+
+/** Removes the folders from `last` up to `first`, as far as they are empty. */
+async function removeEmptyFolders(last: string, first: string): Promise<void> {
+  for (let folder = last; folder.startsWith(first); folder = dirname(folder)) {
+    const removed = await rmdir(folder).then(
+      () => true,
+      () => false,
+    )
+    if (!removed) return
+  }
 }
 
 /** Refuses a folder that holds what would be lost. */

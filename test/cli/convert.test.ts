@@ -206,13 +206,13 @@ t.test('a model of the hub: from the cache, else a line that says why not', asyn
 })
 
 t.test('SIGINT: exit code 130 and nothing is left', async (t) => {
-  const output = file('stopped', 'model')
+  const output = file('stopped', 'deep', 'model')
   const { code, signal, stdout, stderr } = await cli.run(
     ['convert', file('bert'), '--upcycle', '--num-experts', '1500', '--layers', 'all', '--output', output],
     {
       started(child) {
         const timer = setInterval(() => {
-          if (!existsSync(file('stopped')) || readdirSync(file('stopped')).length === 0) return
+          if (!existsSync(file('stopped', 'deep')) || readdirSync(file('stopped', 'deep')).length === 0) return
           clearInterval(timer)
           child.kill('SIGINT')
         }, 5)
@@ -222,5 +222,5 @@ t.test('SIGINT: exit code 130 and nothing is left', async (t) => {
   )
   t.match({ code, signal, stdout }, { code: 130, signal: null, stdout: '' })
   t.match(stderr, /^Stopping; nothing is written\. [^\n]+\ndp-moe: Interrupted \(SIGINT\)\n$/)
-  t.same(readdirSync(file('stopped')), [])
+  t.notOk(existsSync(file('stopped')), 'nor are the folders above it that were made')
 })
