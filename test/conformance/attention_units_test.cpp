@@ -118,7 +118,7 @@ CONFORMANCE_TEST(rowsPastTheLastUnitStay) {
         {dy, q, k, v, y, log, offsets, {}, {}, dq, dk, dv, {}, 90, 1, 2, 1, 24, 0, 0.2f, false});
     const auto same = [&](const Tensor<T>& result, int64_t width, const char* what) {
       const auto values = result.values(), fresh = untouched.values();
-      for (const auto [from, to] : {std::pair<int64_t, int64_t>{0, 3}, {70, 90}}) {
+      for (const auto& [from, to] : {std::pair<int64_t, int64_t>{0, 3}, {70, 90}}) {
         expectSame(std::vector<T>(values.begin() + from * width, values.begin() + to * width),
                    std::vector<T>(fresh.begin() + from * width, fresh.begin() + to * width), what);
       }
