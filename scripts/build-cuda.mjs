@@ -57,6 +57,7 @@ function compile() {
       `--threads=${Math.min(architectures.length + 1, availableParallelism())}`,
       ...include,
       `-gencode=arch=compute_${oldest},code=[${code}]`,
+      '--compress-mode=size',
       '-fatbin',
       '-o',
       fatbin,

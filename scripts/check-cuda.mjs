@@ -15,7 +15,7 @@ const maxBytes = 12 * 2 ** 20
 const hot =
   /^(matrix_multiply|weight_gradient_(wide|narrow|unpacked)|attention|layerNorm|rmsNorm|normBackward|gramOf|tileNorms)/
 const onTensorCores =
-  /^(matrix_multiply_(large|wide|narrow)(_transposed)?_bfloat16|weight_gradient_(wide|narrow)_bfloat16|attention|attentionQueries|attentionKeys)$/
+  /^(matrix_multiply_(large|wide|narrow)(_transposed)?_bfloat16|weight_gradient_(wide|narrow)_bfloat16|attention(Queries|Keys)?\d+_bfloat16)$/
 /** Registers and warps of a multiprocessor, and shared memory in KiB, of each architecture. */
 const multiprocessors = {
   80: { warps: 64, shared: 164 },

@@ -82,7 +82,7 @@ void Executor::run(const Kernel& kernel, Grid grid, uint32_t threads, const void
   if (fibers_.size() < threads) fibers_.resize(threads);
   waiting_.assign(threads / 32, 0);
   shared_.clear();
-  dynamic_ = {nullptr, sharedBytes, std::make_unique<std::byte[]>(sharedBytes), true};
+  dynamic_ = {nullptr, sharedBytes, std::make_unique<std::byte[]>(sharedBytes), true, {}};
 
   races_.startLaunch();
   Dice dice(seed);

@@ -56,15 +56,11 @@ class Executor {
   void closeAsyncGroup();
   void waitForAsync(int newest);
   /// Throws unless the 16 bytes are an aligned piece of the block's shared memory.
-  void checkShared(const void* address, const char* what, Where where) const;
+  void checkShared(const void* address, const char* what, Where where);
 
   // Of kernels that are compiled to tell (tsan_hooks.cpp).
-  void noteRead(const void* address, size_t bytes, const void* code) {
-    if (RaceDetector::watches && isShared(address)) races_.read(address, bytes, running.thread.x, code);
-  }
-  void noteWrite(const void* address, size_t bytes, const void* code) {
-    if (RaceDetector::watches && isShared(address)) races_.write(address, bytes, running.thread.x, code);
-  }
+  void noteRead(const void* address, size_t bytes, const void* code);
+  void noteWrite(const void* address, size_t bytes, const void* code);
 
  private:
   struct AsyncCopy {
@@ -88,7 +84,8 @@ class Executor {
     const void* key;
     size_t size;
     std::unique_ptr<std::byte[]> bytes;
-    bool used;  // by the running block
+    bool used;                              // by the running block
+    std::vector<RaceDetector::Cell> cells;  // where races are watched
   };
 
   FiberStacks stacks_;
@@ -116,6 +113,8 @@ class Executor {
   void leaveFiber(Fiber& fiber);
   static void enterFiber();
   void fiberMain();
+  /// The piece of the block's shared memory that holds the bytes, or null.
+  SharedPiece* pieceOf(const void* address, size_t bytes);
   /// Whether other threads can see the address: not what is on the stacks, nor the thread's own place.
   bool isShared(const void* address) const {
     const auto* byte = static_cast<const char*>(address);

@@ -9,7 +9,7 @@ namespace dp_moe::emulation {
 
 namespace {
 
-constexpr size_t kFirstCells = 1 << 16;
+constexpr size_t kFirstPlaces = 1 << 16;
 
 /// The source line of code in this library, when addr2line and debug information are there.
 std::string lineOf(const void* code) {
@@ -29,45 +29,35 @@ std::string lineOf(const void* code) {
   return text;
 }
 
+size_t pageOf(uintptr_t address) { return (address >> 12) * 0x9e3779b97f4a7c15 >> 48; }
+
 }  // namespace
 
 void RaceDetector::startLaunch() {
-  if (watches && cells_.empty()) cells_.resize(kFirstCells);
+  if (watches && writes_.empty()) writes_.resize(kFirstPlaces);
+  if (used_ > 0) pages_.reset();
   ++launch_;
   used_ = 0;
-  block_ = interval_ = 0;
+  blockStart_ = interval_ = 0;
   found_.clear();
 }
 
-RaceDetector::Cell& RaceDetector::cellOf(uintptr_t place) {
-  if (used_ * 2 > cells_.size()) grow();
-  size_t index = place * 0x9e3779b97f4a7c15 >> 20 & (cells_.size() - 1);
-  for (;; index = (index + 1) & (cells_.size() - 1)) {
-    Cell& cell = cells_[index];
-    if (cell.launch != launch_) {
-      ++used_;
-      return cell = {place, launch_, {}, {}};
-    }
-    if (cell.place == place) return cell;
-  }
+RaceDetector::Written& RaceDetector::find(uintptr_t place) {
+  const size_t mask = writes_.size() - 1;
+  size_t index = place * 0x9e3779b97f4a7c15 >> 24 & mask;
+  while (writes_[index].launch == launch_ && writes_[index].place != place) index = (index + 1) & mask;
+  return writes_[index];
 }
 
 void RaceDetector::grow() {
-  std::vector<Cell> before(cells_.size() * 4);
-  before.swap(cells_);
-  used_ = 0;
-  for (const Cell& cell : before) {
-    if (cell.launch == launch_) cellOf(cell.place) = cell;
+  std::vector<Written> before(writes_.size() * 4);
+  before.swap(writes_);
+  for (const Written& written : before) {
+    if (written.launch == launch_) find(written.place) = written;
   }
 }
 
-RaceDetector::Access RaceDetector::now(uint32_t thread, const void* code) const {
-  return {block_, interval_, warpIntervals_[thread / 32], static_cast<uint16_t>(thread), false, false, code};
-}
-
 bool RaceDetector::isOrdered(const Access& earlier, const Access& later) const {
-  if (earlier.interval == 0) return true;
-  if (earlier.block != later.block) return false;
   if (earlier.interval != later.interval) return true;
   if (earlier.byOthers) return false;
   if (earlier.thread / 32 != later.thread / 32) return false;
@@ -77,40 +67,62 @@ bool RaceDetector::isOrdered(const Access& earlier, const Access& later) const {
 
 void RaceDetector::report(const char* what, const Access& earlier, const Access& later) {
   if (!found_.empty()) return;
-  found_ = std::string("race: thread ") + std::to_string(later.thread) +
-           (earlier.block == later.block ? "" : " of another block") + " " + what + " thread " +
-           std::to_string(earlier.thread) + " (" + lineOf(later.code) + " after " + lineOf(earlier.code) +
-           ") with no barrier between";
+  found_ = "race: thread " + std::to_string(later.thread) + " " + what + " thread " + std::to_string(earlier.thread);
+  found_ += isOfThisBlock(earlier) ? "" : " of another block";
+  found_ += " (" + lineOf(later.code) + " after " + lineOf(earlier.code) + ") with no barrier between";
 }
 
-void RaceDetector::read(const void* address, size_t bytes, uint32_t thread, const void* code) {
-  const auto first = reinterpret_cast<uintptr_t>(address) / 2;
-  const auto last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / 2;
+void RaceDetector::readShared(Cell* first, size_t count, uint32_t thread, const void* code) {
   const Access access = now(thread, code);
-  for (uintptr_t place = first; place <= last; ++place) {
-    Cell& cell = cellOf(place);
-    if (!isOrdered(cell.write, access)) report("reads what is written by", cell.write, access);
-    Access& before = cell.read;
-    const bool sameInterval = before.interval == access.interval;
+  for (Cell* cell = first; cell < first + count; ++cell) {
+    if (!isOrdered(cell->write, access)) report("reads what is written by", cell->write, access);
+    Access& before = cell->read;
     const bool sameWarp = before.thread / 32 == thread / 32;
-    if (!sameInterval || (sameWarp && !before.byOthers && before.warpInterval != access.warpInterval)) {
-      // Readers of other blocks stay known: no barrier orders them with a later write.
-      if (before.interval == 0 || before.block == access.block) before = access;
+    const bool earlierInWarp = sameWarp && !before.byOthers && before.warpInterval != access.warpInterval;
+    if (before.interval != access.interval || earlierInWarp) {
+      before = access;
     } else if (before.thread != thread) {
       (sameWarp ? before.byWarp : before.byOthers) = true;
     }
   }
 }
 
-void RaceDetector::write(const void* address, size_t bytes, uint32_t thread, const void* code) {
-  const auto first = reinterpret_cast<uintptr_t>(address) / 2;
-  const auto last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / 2;
+void RaceDetector::writeShared(Cell* first, size_t count, uint32_t thread, const void* code) {
   const Access access = now(thread, code);
-  for (uintptr_t place = first; place <= last; ++place) {
-    Cell& cell = cellOf(place);
-    if (!isOrdered(cell.write, access)) report("writes what is written by", cell.write, access);
-    if (!isOrdered(cell.read, access)) report("writes what is read by", cell.read, access);
-    cell.write = access;
+  for (Cell* cell = first; cell < first + count; ++cell) {
+    if (!isOrdered(cell->write, access)) report("writes what is written by", cell->write, access);
+    if (!isOrdered(cell->read, access)) report("writes what is read by", cell->read, access);
+    cell->write = access;
+  }
+}
+
+void RaceDetector::readGlobal(const void* address, size_t bytes, uint32_t thread, const void* code) {
+  const auto start = reinterpret_cast<uintptr_t>(address);
+  if (!pages_[pageOf(start)] && !pages_[pageOf(start + bytes - 1)]) return;
+  const Access access = now(thread, code);
+  for (uintptr_t place = start / kCellBytes; place <= (start + bytes - 1) / kCellBytes; ++place) {
+    const Written& written = find(place);
+    if (written.launch != launch_) continue;
+    if (!isOfThisBlock(written.write) || !isOrdered(written.write, access)) {
+      report("reads what is written by", written.write, access);
+    }
+  }
+}
+
+void RaceDetector::writeGlobal(const void* address, size_t bytes, uint32_t thread, const void* code) {
+  const auto start = reinterpret_cast<uintptr_t>(address);
+  pages_.set(pageOf(start));
+  pages_.set(pageOf(start + bytes - 1));
+  const Access access = now(thread, code);
+  for (uintptr_t place = start / kCellBytes; place <= (start + bytes - 1) / kCellBytes; ++place) {
+    if (used_ * 2 > writes_.size()) grow();
+    Written& written = find(place);
+    if (written.launch != launch_) {
+      ++used_;
+    } else if (!isOfThisBlock(written.write) || !isOrdered(written.write, access)) {
+      report("writes what is written by", written.write, access);
+    }
+    written = {place, launch_, access};
   }
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "executor.h"
@@ -24,19 +25,23 @@ void* Executor::sharedMemory(const void* key, size_t bytes) {
                 " of dynamic shared memory; " + std::to_string(kMaxStaticSharedMemory) + " and " +
                 std::to_string(kMaxSharedMemory) + " in all is what every device has");
   }
-  shared_.push_back({key, bytes, std::make_unique<std::byte[]>(bytes), true});
+  shared_.push_back({key, bytes, std::make_unique<std::byte[]>(bytes), true, {}});
   std::memset(shared_.back().bytes.get(), kPoison, bytes);
   return shared_.back().bytes.get();
 }
 
-void Executor::checkShared(const void* address, const char* what, Where where) const {
+Executor::SharedPiece* Executor::pieceOf(const void* address, size_t bytes) {
   const auto* byte = static_cast<const std::byte*>(address);
   const auto holds = [&](const SharedPiece& piece) {
-    return byte >= piece.bytes.get() && byte + 16 <= piece.bytes.get() + piece.size;
+    return byte >= piece.bytes.get() && byte + bytes <= piece.bytes.get() + piece.size;
   };
-  bool found = holds(dynamic_);
-  for (const SharedPiece& piece : shared_) found = found || holds(piece);
-  if (!found) throw Fault(placeOf(what, where) + ": 16 bytes that are not in shared memory");
+  if (holds(dynamic_)) return &dynamic_;
+  const auto found = std::find_if(shared_.begin(), shared_.end(), holds);
+  return found == shared_.end() ? nullptr : &*found;
+}
+
+void Executor::checkShared(const void* address, const char* what, Where where) {
+  if (pieceOf(address, 16) == nullptr) throw Fault(placeOf(what, where) + ": 16 bytes that are not in shared memory");
   if (reinterpret_cast<uintptr_t>(address) % 16 != 0) {
     throw Fault(placeOf(what, where) + ": the address in shared memory is not a multiple of 16");
   }
@@ -72,6 +77,41 @@ void Executor::waitForAsync(int newest) {
     }
   }
   fiber.copies.resize(left);
+}
+
+namespace {
+
+struct Cells {
+  RaceDetector::Cell* first;
+  size_t count;
+};
+
+Cells cellsOf(std::vector<RaceDetector::Cell>& cells, size_t pieceBytes, size_t offset, size_t bytes) {
+  constexpr size_t width = RaceDetector::kCellBytes;
+  if (cells.empty()) cells.resize((pieceBytes + width - 1) / width);
+  return {&cells[offset / width], (offset + bytes - 1) / width - offset / width + 1};
+}
+
+}  // namespace
+
+void Executor::noteRead(const void* address, size_t bytes, const void* code) {
+  if (!RaceDetector::watches || !isShared(address)) return;
+  if (SharedPiece* piece = pieceOf(address, bytes)) {
+    const auto offset = static_cast<size_t>(static_cast<const std::byte*>(address) - piece->bytes.get());
+    const auto [first, count] = cellsOf(piece->cells, piece->size, offset, bytes);
+    return races_.readShared(first, count, running.thread.x, code);
+  }
+  races_.readGlobal(address, bytes, running.thread.x, code);
+}
+
+void Executor::noteWrite(const void* address, size_t bytes, const void* code) {
+  if (!RaceDetector::watches || !isShared(address)) return;
+  if (SharedPiece* piece = pieceOf(address, bytes)) {
+    const auto offset = static_cast<size_t>(static_cast<const std::byte*>(address) - piece->bytes.get());
+    const auto [first, count] = cellsOf(piece->cells, piece->size, offset, bytes);
+    return races_.writeShared(first, count, running.thread.x, code);
+  }
+  races_.writeGlobal(address, bytes, running.thread.x, code);
 }
 
 }  // namespace dp_moe::emulation

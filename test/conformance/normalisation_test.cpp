@@ -204,7 +204,7 @@ CONFORMANCE_TEST(normalisationBackwardLeavesOtherRows) {
       const auto dWeight = context.result<float>(2 * d);
       context.backend().layerNormBackward({dy, x, {}, mean, rstd, offsets, dx, dWeight, {}, 6, d, 2});
       const auto values = dx.values(), fresh = untouched.values();
-      for (const auto [from, to] : {std::pair<int64_t, int64_t>{0, 1}, {4, 6}}) {
+      for (const auto& [from, to] : {std::pair<int64_t, int64_t>{0, 1}, {4, 6}}) {
         expectSame(std::vector<T>(values.begin() + from * d, values.begin() + to * d),
                    std::vector<T>(fresh.begin() + from * d, fresh.begin() + to * d), "dx of rows of no unit");
       }

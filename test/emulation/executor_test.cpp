@@ -196,29 +196,43 @@ void testCopies() {
 void testRaces() {
   emulation::RaceDetector::watches = true;
   emulation::RaceDetector races;
-  float memory[4] = {};
   const auto found = [&](const std::function<void()>& accesses) {
     races.startLaunch();
     races.startBlock();
     accesses();
     return races.found();
   };
-  const auto read = [&](uint32_t thread) { races.read(&memory[1], 4, thread, nullptr); };
-  const auto write = [&](uint32_t thread) { races.write(&memory[1], 4, thread, nullptr); };
   const auto is = [&](const char* expected, const std::string& text, const char* what) {
     report(*expected == '\0' ? text.empty() : text.find(expected) != std::string::npos, what);
   };
-  is("thread 40 reads what is written by thread 3", found([&] { write(3), read(40); }), "a read after a write");
-  is("thread 4 reads what is written by thread 3", found([&] { write(3), read(4); }), "within a warp");
-  is("writes what is read by", found([&] { read(3), read(40), write(3); }), "a write after reads, one its own");
-  is("writes what is written by", found([&] { write(3), write(4); }), "two writes");
-  is("another block", found([&] { write(3), races.startBlock(), read(3); }), "blocks are not ordered");
-  is("another block", found([&] { read(3), races.startBlock(), read(3), write(3); }), "nor a read before");
-  is("reads", found([&] { write(3), races.passWarpBarrier(0), read(40); }), "a barrier of one warp is not for others");
-  is("", found([&] { write(3), read(3), write(3); }), "a thread with itself");
-  is("", found([&] { write(3), races.passBlockBarrier(), read(40), races.passBlockBarrier(), write(5); }), "barriers");
-  is("", found([&] { write(3), races.passWarpBarrier(0), read(4), races.passWarpBarrier(0), write(5); }), "of a warp");
-  is("", found([&] { write(3), races.write(&memory[2], 4, 40, nullptr); }), "neighbours");
+
+  std::vector<emulation::RaceDetector::Cell> cells;
+  const auto read = [&](uint32_t thread) { races.readShared(cells.data() + 2, 2, thread, nullptr); };
+  const auto write = [&](uint32_t thread) { races.writeShared(cells.data() + 2, 2, thread, nullptr); };
+  const auto shared = [&](const char* expected, const std::function<void()>& accesses, const char* what) {
+    cells.assign(8, {});
+    is(expected, found(accesses), what);
+  };
+  shared("thread 40 reads what is written by thread 3", [&] { write(3), read(40); }, "a read after a write");
+  shared("thread 4 reads what is written by thread 3", [&] { write(3), read(4); }, "within a warp");
+  shared("writes what is read by", [&] { read(3), read(40), write(3); }, "a write after reads, one its own");
+  shared("writes what is read by", [&] { read(3), read(4), write(3); }, "the same within a warp");
+  shared("writes what is written by", [&] { write(3), write(4); }, "two writes");
+  shared("reads", [&] { write(3), races.passWarpBarrier(0), read(40); }, "a barrier of one warp is not for others");
+  shared("", [&] { write(3), read(3), write(3); }, "a thread with itself");
+  shared("", [&] { write(3), races.passBlockBarrier(), read(40), races.passBlockBarrier(), write(5); }, "barriers");
+  shared("", [&] { write(3), races.passWarpBarrier(0), read(4), races.passWarpBarrier(0), write(5); }, "of a warp");
+  shared("", [&] { write(3), races.writeShared(&cells[4], 2, 40, nullptr); }, "neighbours");
+  shared("", [&] { write(3), races.startBlock(), write(40); }, "shared memory of another block");
+
+  float memory[4] = {};
+  const auto readGlobal = [&](uint32_t thread) { races.readGlobal(&memory[1], 4, thread, nullptr); };
+  const auto writeGlobal = [&](uint32_t thread) { races.writeGlobal(&memory[1], 4, thread, nullptr); };
+  is("of another block", found([&] { writeGlobal(3), races.startBlock(), readGlobal(3); }), "blocks are not ordered");
+  is("of another block", found([&] { writeGlobal(3), races.startBlock(), writeGlobal(3); }), "nor when both write");
+  is("reads what is written by", found([&] { writeGlobal(3), readGlobal(4); }), "global memory within a block");
+  is("", found([&] { writeGlobal(3), races.passBlockBarrier(), readGlobal(4); }), "and with a barrier");
+  is("", found([&] { writeGlobal(3), races.readGlobal(&memory[2], 4, 4, nullptr); }), "neighbours in global memory");
   emulation::RaceDetector::watches = false;
 }
 
