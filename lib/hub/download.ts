@@ -1,4 +1,4 @@
-import { createHash, type Hash } from 'node:crypto'
+import { createHash, type Hash, randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
@@ -146,7 +146,8 @@ async function downloadFile(
 ): Promise<void> {
   const hub = await import('@huggingface/hub')
   const path = join(folder, file.path)
-  const partial = `${path}.${process.pid}.incomplete`
+  // Another thread, or a container that shares the cache, may have the same process id.
+  const partial = `${path}.${randomUUID()}.incomplete`
   await withFileErrors('create', path, () => mkdir(dirname(path), { recursive: true }))
   const handle = await withFileErrors('write', path, () => open(partial, 'w'))
   try {
@@ -158,6 +159,7 @@ async function downloadFile(
       if (blob === null) throw new TypeError('it is not there any more')
       for await (const piece of blob.stream() as unknown as AsyncIterable<Uint8Array>) {
         options.signal?.throwIfAborted()
+        if (at + piece.byteLength > file.size) throw arrivedWrong(name, file, `more than ${file.size} bytes`)
         hash?.update(piece)
         await withFileErrors('write', path, () => writeFully(handle, piece, at))
         at += piece.byteLength
@@ -169,10 +171,7 @@ async function downloadFile(
     const expected = file.sha256 ?? file.gitHash
     if (at !== file.size || (hash && hash.digest('hex') !== expected)) {
       const got = at === file.size ? 'another checksum' : `${at} of ${file.size} bytes`
-      throw new DpMoeError(
-        'MODEL_FORMAT',
-        `${name}: ${file.path} arrived with ${got}; nothing of it is kept. Try again`,
-      )
+      throw arrivedWrong(name, file, got)
     }
     await withFileErrors('write', path, () => handle.datasync())
     await handle.close()
@@ -182,6 +181,10 @@ async function downloadFile(
     await rm(partial, { force: true })
     throw error
   }
+}
+
+function arrivedWrong(name: string, { path }: HubFile, got: string): DpMoeError {
+  return new DpMoeError('MODEL_FORMAT', `${name}: ${path} arrived with ${got}; nothing of it is kept. Try again`)
 }
 
 function hashOf({ sha256, gitHash, size }: HubFile): Hash | undefined {
@@ -216,8 +219,9 @@ function hubError(name: string, { revision = 'main', signal }: HubOptions, error
   return notCached(what, reasonOf(error), error)
 }
 
-/** What fetch hides behind "fetch failed". */
+/** What fetch hides behind "fetch failed"; the hub's library breaks a body off with a sentence alone. */
 function reasonOf(error: unknown): string {
+  if (typeof error === 'string') return error
   const { message, cause } = error as Error
   return cause instanceof Error ? `${message}: ${cause.message}` : message
 }

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { downloadModel, type HubOptions, isHubName, modelFolder } from '../../lib/hub/index.js'
 
@@ -13,7 +14,15 @@ interface Repository {
   files: Record<string, string>
   sent?: Record<string, string>
   status?: number
+  /** What happens to a download of its weights. */
+  weights?: 'endless' | 'slow' | 'gone'
 }
+
+/** Bytes of endless weights that were taken. */
+let taken = 0
+
+/** Lets slow weights arrive to their end. */
+const held: (() => void)[] = []
 
 const repositories: Record<string, Repository> = {}
 const asked: string[] = []
@@ -39,9 +48,28 @@ const server = createServer((request, response) => {
   const range = /bytes=(\d+)-(\d+)/.exec(request.headers.range ?? '')
   const part = range ? content.slice(Number(range[1]), Number(range[2]) + 1) : content
   const headers: Record<string, string> = { 'content-length': String(part.length), etag: '"1"' }
+  const whole = file![3] === 'model.safetensors' && !range
+  if (whole && repository.weights === 'gone') return json({ error: 'Entry not found' }, 404)
+  if (whole && repository.weights === 'endless') return sendForever(response)
+  if (whole && repository.weights === 'slow') {
+    response.writeHead(200, headers).write(part.slice(0, 3))
+    held.push(() => response.end(part.slice(3)))
+    return
+  }
   if (range) headers['content-range'] = `bytes ${range[1]}-${range[2]}/${content.length}`
   response.writeHead(range ? 206 : 200, headers).end(part)
 })
+
+function sendForever(response: ServerResponse): void {
+  response.writeHead(200, { etag: '"1"' })
+  const piece = Buffer.alloc(2 ** 16)
+  const send = () => {
+    while (!response.destroyed && taken < 2 ** 28 && response.write(piece)) taken += piece.length
+    if (taken >= 2 ** 28) response.end()
+  }
+  response.on('drain', send)
+  send()
+}
 
 function entryOf(path: string, content: string) {
   const size = Buffer.byteLength(content)
@@ -83,6 +111,9 @@ repositories['owner/changed'] = {
 repositories['owner/config-changed'] = {
   files: { ...small, 'model.safetensors': 'weights' },
   sent: { 'config.json': '{"model_type":"bort"}' },
+}
+for (const weights of ['endless', 'slow', 'gone'] as const) {
+  repositories[`owner/${weights}`] = { files: { ...small, 'model.safetensors': 'weights' }, weights }
 }
 repositories['owner/secret'] = { files: {}, status: 401 }
 repositories['owner/down'] = { files: {}, status: 503 }
@@ -190,6 +221,35 @@ t.test('a file with another checksum is not kept', async (t) => {
     )
     t.notOk(existsSync(join(folder, '../../refs/main')))
   }
+})
+
+t.test('a body without end is cut where the stated size is passed', async (t) => {
+  const options = fresh()
+  await t.rejects(downloadModel('owner/endless', options), { code: 'MODEL_FORMAT', message: /more than 7 bytes/ })
+  t.ok(taken < 2 ** 24, `${taken} bytes of it were taken`)
+  const folder = join(options.cacheFolder!, 'models--owner--endless', 'snapshots', COMMIT)
+  t.same(filesIn(folder), ['config.json', 'tokenizer.json'])
+})
+
+t.test('weights that are gone when their turn comes: the reason is told', async (t) => {
+  await t.rejects(downloadModel('owner/gone', fresh()), { code: 'NETWORK', message: /Entry not found|404/ })
+})
+
+t.test('two downloads of one model at once, one of them stopped', async (t) => {
+  const options = fresh()
+  const path = join(options.cacheFolder!, 'models--owner--slow', 'snapshots', COMMIT, 'model.safetensors')
+  const stop = new AbortController()
+  const first = downloadModel('owner/slow', options)
+  while (held.length < 1) await setTimeout(5)
+  const second = downloadModel('owner/slow', { ...options, signal: stop.signal })
+  while (held.length < 2) await setTimeout(5)
+  held[0]!()
+  await first
+  t.equal(readFileSync(path, 'utf8'), 'weights')
+  stop.abort()
+  await t.rejects(second, { code: 'ABORTED' })
+  t.equal(readFileSync(path, 'utf8'), 'weights', 'the file of the other one is whole')
+  t.same(filesIn(dirname(path)), ['config.json', 'model.safetensors', 'tokenizer.json'])
 })
 
 t.test('a download can be stopped', async (t) => {
