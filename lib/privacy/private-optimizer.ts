@@ -71,6 +71,7 @@ export interface PrivateStepStatistics {
  * | a step number that is not above that of the last update | DpMoeError INVALID_ARGUMENT: its noise would repeat |
  * | noiseMultiplier 0 | clips without noise: not private, for tests |
  * | the record cannot be written | no update is made, the error is thrown |
+ * | an op on the device fails meanwhile, of the step or not, whoever waits for it | no update is made, an error is thrown |
  */
 export class PrivateOptimizer {
   readonly device: Device
@@ -161,6 +162,7 @@ export class PrivateOptimizer {
       )
     }
     const { clipping } = this
+    const { failures } = this.device
     for (const { parameters } of clipping.groups) for (const parameter of parameters) parameter.gradient.fill(0)
     const recorded = recorder?.appendStep(step)
     recorded?.catch(() => {}) // awaited below; a failure there must not be an unhandled rejection while backward runs
@@ -174,6 +176,13 @@ export class PrivateOptimizer {
         { random: { key: this.#key, step }, telemetry },
       )
       await recorded
+      await this.device.synchronize()
+      if (this.device.failures !== failures) {
+        throw new DpMoeError(
+          'ENGINE',
+          `Step ${step} made no update: an op of the device failed meanwhile, so that ops of the step may not have run`,
+        )
+      }
       this.#lastUpdate = step
       const noise = { key: this.#key, ...this.#deviations() }
       this.device.scope(() => optimizer.update({ step, divisor: expectedBatchSize, noise }))

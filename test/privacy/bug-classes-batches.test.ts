@@ -147,6 +147,38 @@ t.test('bug class 6: accumulation sums, and no gradient outlives its step', asyn
   t.strictSame(flat(await readWeights(made)), flat(before), 'nor do failed steps leave gradients to the next')
 })
 
+t.test('a failure that someone else waits for ends the step it fell into', async (t) => {
+  using own = Device.open('cpu', { threads: 1 })
+  const module = tinyModel(own)
+  const optimizer = sgd(module.parameters(), { learningRate: 1 })
+  const mechanism = { noiseMultiplier: 0, maxGradNorm: 1, expectedBatchSize: 1 }
+  using privately = new PrivateOptimizer({ optimizer, key: seedKey(1), ...mechanism })
+  const before = flat(await readWeights(module))
+  const fail = (tensor = own.zeros([2])) => own.run('add', { a: tensor, y: tensor, size: 100, alpha: 1, beta: 0 })
+  let heard = 0
+  const listen = () =>
+    own
+      .zeros([1])
+      .data()
+      .catch(() => heard++)
+  const overheard = privately.step(0, [() => batchOf(own, units)], (batch, context) => {
+    const losses = module.loss(batch, context)
+    fail()
+    listen()
+    return losses
+  })
+  await t.rejects(overheard, { code: 'ENGINE', message: /Step 0 made no update/ })
+  // An empty batch has nothing to wait for: the gradient of step 0 would still be there.
+  fail()
+  const empty = privately.step(1, [], module.loss.bind(module))
+  listen()
+  await t.rejects(empty, { code: 'ENGINE' })
+  t.equal(heard, 2)
+  t.strictSame(flat(await readWeights(module)), before, 'no update was made')
+  await privately.step(1, [() => batchOf(own, units)], module.loss.bind(module))
+  t.notSame(flat(await readWeights(module)), before, 'it goes on')
+})
+
 t.test('bug class 11: a loss is the mean over its own unit’s rows', async (t) => {
   const head = new TokenModel(device, { tied: true, causal: true })
   const masked = (targetsOf: (unit: Example) => number[]) => (among: readonly Example[]) =>
