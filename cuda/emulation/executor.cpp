@@ -93,7 +93,7 @@ void Executor::run(const Kernel& kernel, Grid grid, uint32_t threads, const void
   }
   shared_.clear();
   dynamic_ = {};
-  if (!races_.found().empty()) fail(races_.found());
+  if (RaceDetector::refuses && !races_.found().empty()) fail(races_.found());
 }
 
 void Executor::runBlock() {

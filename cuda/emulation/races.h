@@ -34,6 +34,8 @@ class RaceDetector {
 
   /// Whether there are kernels that tell.
   static inline bool watches = false;
+  /// Whether a launch fails for a race.
+  static inline bool refuses = true;
 
   void startLaunch();
   void startBlock() { blockStart_ = ++interval_, warpIntervals_.fill(0); }

@@ -15,15 +15,41 @@ namespace {
 
 std::string folderOfProgram() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
+/// A function that only the emulated driver has, or null.
+template <class Function>
+Function emulationFunction(const char* name) {
+  const char* driver = std::getenv("DP_MOE_CUDA_DRIVER");
+  void* library = driver == nullptr ? nullptr : dlopen(driver, RTLD_NOW | RTLD_LOCAL);
+  return library == nullptr ? nullptr : reinterpret_cast<Function>(dlsym(library, name));
+}
+
 /// Gives an emulated driver a schedule; false when the driver is a real one.
 bool useSeed(int seed) {
-  const char* driver = std::getenv("DP_MOE_CUDA_DRIVER");
-  if (driver == nullptr) return false;
-  void* library = dlopen(driver, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return false;  // opening the device says why
-  const auto configure = reinterpret_cast<bool (*)(const char*)>(dlsym(library, "dpMoeEmulationConfigure"));
+  const auto configure = emulationFunction<bool (*)(const char*)>("dpMoeEmulationConfigure");
   return configure != nullptr && configure(("seed=" + std::to_string(seed)).c_str());
 }
+
+/// A wrong operand may make a kernel's blocks write the same: only its report counts then.
+void refuseRaces(bool refuse) {
+  if (const auto set = emulationFunction<void (*)(bool)>("dpMoeEmulationRefuseRaces")) set(refuse);
+}
+
+/// While calls are made that may fail: launches are checked one by one.
+class Checking {
+ public:
+  explicit Checking(CudaProcessor& processor) : processor_(processor) { set(true); }
+  ~Checking() { set(false); }
+  Checking(const Checking&) = delete;
+  Checking& operator=(const Checking&) = delete;
+
+ private:
+  CudaProcessor& processor_;
+
+  void set(bool checking) {
+    processor_.checkEachLaunch(checking);
+    refuseRaces(!checking);
+  }
+};
 
 /// A device that can be opened anew, after a test has made it unusable, under the same Context.
 class Reopened final : public Memory {
@@ -66,18 +92,11 @@ void runOnCuda(const std::string& driver, const std::vector<int>& seeds, const s
   for (const int seed : seeds) {
     const bool isEmulated = useSeed(seed);
     Reopened device;
-    const auto withChecks = [&](const std::function<void()>& call) {
-      device.processor().checkEachLaunch(true);
-      try {
-        call();
-        device.processor().finish();
-      } catch (...) {
-        device.processor().checkEachLaunch(false);
-        throw;
-      }
-      device.processor().checkEachLaunch(false);
+    checkedCall = [&](const std::function<void()>& call) {
+      const Checking checking(device.processor());
+      call();
+      device.processor().finish();
     };
-    checkedCall = withChecks;
     std::optional<Context> context;
     const auto open = [&] {
       const DeviceInfo& info = device.processor().info();
