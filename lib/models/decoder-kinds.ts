@@ -1,7 +1,15 @@
 import { z } from 'zod'
 import type { Activation } from '../autograd/activation.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
-import { activationName, activationOf, parseConfig, positive, refuse, settingOf } from './hugging-face/config.js'
+import {
+  activationName,
+  activationOf,
+  layerCount,
+  parseConfig,
+  positive,
+  refuse,
+  settingOf,
+} from './hugging-face/config.js'
 
 export const decoderKinds = ['mixtral', 'olmoe', 'qwen3_moe'] as const
 export type DecoderKind = (typeof decoderKinds)[number]
@@ -90,7 +98,7 @@ const ropeSchema = z.looseObject({
 const common = {
   vocab_size: positive,
   hidden_size: positive,
-  num_hidden_layers: positive,
+  num_hidden_layers: layerCount,
   num_attention_heads: positive,
   head_dim: positive.nullish(),
   hidden_act: activationName.default('silu'),

@@ -1,7 +1,15 @@
 import { z } from 'zod'
 import type { Activation } from '../autograd/activation.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
-import { activationName, activationOf, parseConfig, positive, refuse, settingOf } from './hugging-face/config.js'
+import {
+  activationName,
+  activationOf,
+  layerCount,
+  parseConfig,
+  positive,
+  refuse,
+  settingOf,
+} from './hugging-face/config.js'
 
 /** Shape of a Switch Transformer. */
 export interface SwitchTransformerConfig {
@@ -52,8 +60,8 @@ const schema = z.looseObject({
   d_kv: positive.default(64),
   d_ff: positive.default(2048),
   expert_capacity: positive.default(64),
-  num_layers: positive.default(12),
-  num_decoder_layers: positive.nullish(),
+  num_layers: layerCount.default(12),
+  num_decoder_layers: layerCount.nullish(),
   num_sparse_encoder_layers: z.int().nonnegative().default(3),
   num_sparse_decoder_layers: z.int().nonnegative().default(3),
   encoder_sparse_step: z.int().nonnegative().optional(),

@@ -238,6 +238,11 @@ t.test('a configuration that is not offered is refused by the name of the settin
   await refused('mixtral', { hidden_act: 'mish' }, /hidden_act: expected one of relu, gelu/)
   await refused('mixtral', { model_type: 'llama' }, /model_type/)
   await refused('mixtral', { hidden_size: 'wide' }, /hidden_size/)
+  // Layers are made before the weights are looked for: a number out of all reason must not be tried.
+  await refused('mixtral', { num_hidden_layers: 1e9 }, /num_hidden_layers/)
+  await refused('bert', { num_hidden_layers: 1e9 }, /num_hidden_layers/)
+  await refused('switch', { num_layers: 1e9 }, /num_layers/)
+  await refused('switch', { num_decoder_layers: 1e9 }, /num_decoder_layers/)
   await refused('bert', { position_embedding_type: 'relative_key' }, /position_embedding_type: expected 'absolute'/)
   await refused('bert', { is_decoder: true }, /is_decoder/)
   await refused('bert', { problem_type: 'regression' }, /problem_type: 'regression' is not offered/)

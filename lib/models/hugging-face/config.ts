@@ -7,6 +7,9 @@ import type { JsonObject } from './checkpoint.js'
 
 export const positive = z.int().positive()
 
+/** A number of layers: bounded, since layers are made before a checkpoint can be found to have fewer. */
+export const layerCount = positive.max(10_000)
+
 const activations: Readonly<Record<string, Activation>> = {
   relu: 'relu',
   gelu: 'gelu',
