@@ -1,12 +1,14 @@
 // The package as a user gets it: packed, installed in an empty folder without install scripts and without a compiler.
-// Needs dist and prebuilds (`npm run build && npm run make-prebuild`); not part of `npm test`.
+// Needs dist and prebuilds (`npm run build && npm run make-prebuild -- --cuda`); not part of `npm test`.
 import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -65,6 +67,22 @@ t.test('installs without scripts and without a compiler', async (t) => {
   })
   t.equal(installed.status, 0, installed.stderr)
   t.notOk(existsSync(join(folder, 'node_modules/dp-moe/build')))
+})
+
+t.test('the CUDA kernels are beside the addon', (t) => {
+  const prebuilds = join(folder, 'node_modules/dp-moe/prebuilds', `${process.platform}-${process.arch}`)
+  const checksums = JSON.parse(readFileSync(join(prebuilds, 'checksums.json'), 'utf8')) as Record<string, string>
+  for (const [name, checksum] of Object.entries(checksums)) {
+    t.equal(
+      createHash('sha256')
+        .update(readFileSync(join(prebuilds, name)))
+        .digest('hex'),
+      checksum,
+      name,
+    )
+  }
+  t.ok('dp-moe.fatbin' in checksums)
+  t.end()
 })
 
 t.test('loads and runs an op, from ES modules and from CommonJS', async (t) => {
