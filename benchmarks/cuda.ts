@@ -62,7 +62,7 @@ function casesOf(device: Device, precision: Precision): Case[] {
   const multiply = (transposed: boolean, groups: number) => () =>
     device.run('matrixMultiply', {
       x,
-      weight: groups === 1 ? weight.slice(0, d) : weight,
+      weight: groups === 1 ? weight.slice(0, d * d) : weight,
       ...(groups === 1 ? {} : { groupOffsets: expertOffsets }),
       y,
       ...{ rows, k: d, n: d, groups, groupStride: 1, transposed, accumulate: false, activation: 0 },
