@@ -1,7 +1,6 @@
 import { activate } from '../autograd/activation.js'
 import { add } from '../autograd/elementwise.js'
-import { meanPerUnit, poolPerSequence } from '../autograd/embedding.js'
-import { crossEntropy } from '../autograd/losses.js'
+import { poolPerSequence } from '../autograd/embedding.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Attention } from '../nn/attention.js'
@@ -21,6 +20,7 @@ import {
   bertSettings,
 } from './bert-config.js'
 import { bertTensorMap } from './bert-tensors.js'
+import { classificationLoss } from './classification-loss.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
 import { HuggingFaceModel, loadModel } from './hugging-face/hugging-face-model.js'
 import type { TokenBatch } from './language-batch.js'
@@ -186,9 +186,7 @@ export class BertClassifier extends HuggingFaceModel {
 
   /** Cross entropy (the mean over a unit's sequences) plus router losses, per unit. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
-    const { logits, routerLoss } = this.forward(batch, context)
-    const loss = meanPerUnit(context.tape, crossEntropy(context.tape, logits, batch.labels))
-    return routerLoss ? add(context.tape, loss, routerLoss) : loss
+    return classificationLoss(context, batch, this.forward(batch, context))
   }
 
   override configJson(): JsonObject {

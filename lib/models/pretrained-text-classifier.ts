@@ -1,12 +1,11 @@
 import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import { BertClassifier } from './bert.js'
 import { type BertMixtureTraining, bertConfigFrom } from './bert-config.js'
 import { configFile, readJsonObject } from './hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
+import { modelFromPretrained } from './model-from-pretrained.js'
 import { switchConfigFrom } from './switch-config.js'
-import { SwitchEncoderClassifier } from './switch-transformer.js'
 import type { TextClassifier } from './text-classifier.js'
 
 /** A classifier on an encoder in the Hugging Face layout. */
@@ -75,18 +74,14 @@ export async function readPretrainedShape(folder: string): Promise<PretrainedSha
 }
 
 /** Opens an encoder with a head for classes: its own where the checkpoint has one for these labels, else a new one. */
-export function openPretrainedClassifier(
+export async function openPretrainedClassifier(
   device: Device,
   folder: string,
   kind: string,
-  { trainRouter, ...options }: PretrainedOptions = {},
+  options: PretrainedOptions = {},
 ): Promise<PretrainedTextClassifier> {
-  if (kind !== 'switch_transformers') {
-    return BertClassifier.fromPretrained(device, folder, { ...options, ...(trainRouter === false && { trainRouter }) })
-  }
-  if (trainRouter === false || options.releaseLoad) {
+  if (kind === 'switch_transformers' && (options.trainRouter === false || options.releaseLoad)) {
     throw new DpMoeError('INVALID_ARGUMENT', `model: trainRouter and releaseLoad are not offered for ${kind}`)
   }
-  const { releaseLoad: _, ...load } = options
-  return SwitchEncoderClassifier.fromPretrained(device, folder, load)
+  return modelFromPretrained(device, folder, 'classification', options)
 }

@@ -1,6 +1,5 @@
 import { add } from '../autograd/elementwise.js'
-import { meanPerUnit, poolPerSequence } from '../autograd/embedding.js'
-import { crossEntropy } from '../autograd/losses.js'
+import { poolPerSequence } from '../autograd/embedding.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Embedding } from '../nn/embedding.js'
 import type { Initializer } from '../nn/initializer.js'
@@ -8,6 +7,7 @@ import { Linear } from '../nn/linear.js'
 import { addLosses } from '../nn/mixture-of-experts.js'
 import { type ForwardContext, Module } from '../nn/module.js'
 import { LayerNorm } from '../nn/norms.js'
+import { classificationLoss } from './classification-loss.js'
 import type { TextBatch } from './text-batch.js'
 import { TransformerBlock } from './transformer-block.js'
 
@@ -96,8 +96,6 @@ export class SwitchClassifier extends Module {
 
   /** Cross entropy (the mean over a unit's sequences) plus router losses, per unit. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
-    const { logits, routerLoss } = this.forward(batch, context)
-    const loss = meanPerUnit(context.tape, crossEntropy(context.tape, logits, batch.labels))
-    return routerLoss ? add(context.tape, loss, routerLoss) : loss
+    return classificationLoss(context, batch, this.forward(batch, context))
   }
 }

@@ -1,5 +1,5 @@
 import { add, scale } from '../autograd/elementwise.js'
-import { meanPerUnit, poolPerSequence, poolPerUnit } from '../autograd/embedding.js'
+import { poolPerSequence, poolPerUnit } from '../autograd/embedding.js'
 import { linear } from '../autograd/linear.js'
 import { crossEntropy } from '../autograd/losses.js'
 import type { Device } from '../engine/device.js'
@@ -9,6 +9,7 @@ import type { Initializer } from '../nn/initializer.js'
 import { Linear } from '../nn/linear.js'
 import { addLosses } from '../nn/mixture-of-experts.js'
 import type { ForwardContext } from '../nn/module.js'
+import { classificationLoss } from './classification-loss.js'
 import type { KeyValueStore } from './decoder.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
 import { labelSettings, labelsOf } from './hugging-face/config.js'
@@ -182,9 +183,7 @@ export class SwitchEncoderClassifier extends HuggingFaceModel {
 
   /** Cross entropy (the mean over a unit's sequences) plus router losses, per unit. */
   loss(batch: TextBatch, context: ForwardContext): Tensor {
-    const { logits, routerLoss } = this.forward(batch, context)
-    const loss = meanPerUnit(context.tape, crossEntropy(context.tape, logits, batch.labels))
-    return routerLoss ? add(context.tape, loss, routerLoss) : loss
+    return classificationLoss(context, batch, this.forward(batch, context))
   }
 
   override configJson(): JsonObject {
