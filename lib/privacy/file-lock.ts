@@ -42,25 +42,30 @@ export async function lockFile(path: string): Promise<FileLock> {
   if (process.platform !== 'win32' && !process.listeners('SIGXFSZ').includes(ignoreFileSizeSignal)) {
     process.on('SIGXFSZ', ignoreFileSizeSignal)
   }
-  return withFileErrors('write', path, async () => {
-    // The guard makes "the owner is dead, take its lock, write my name" one step among processes that all wait here.
-    const releaseGuard = await acquire(path, undefined, `${path}.guard`, {
-      realpath: false,
-      stale: 2000,
-      retries: { retries: 60, factor: 1, minTimeout: 50, maxTimeout: 50 },
-    })
-    try {
-      return await takeLock(path)
-    } finally {
-      await releaseGuard()
-    }
+  return withFileErrors('write', path, () => guarded(path, () => takeLock(path)))
+}
+
+/** Makes a change of the lock and of its owner's name one step among processes that all wait here. */
+async function guarded<T>(path: string, change: () => Promise<T>): Promise<T> {
+  const releaseGuard = await acquire(path, undefined, `${path}.guard`, {
+    realpath: false,
+    stale: 2000,
+    retries: { retries: 60, factor: 1, minTimeout: 50, maxTimeout: 50 },
   })
+  try {
+    return await change()
+  } finally {
+    await releaseGuard()
+  }
 }
 
 async function takeLock(path: string): Promise<FileLock> {
   const ownerPath = `${path}.lock-owner`
   const owner = await readOwner(ownerPath)
   if (owner !== undefined && isDead(owner)) await rm(`${path}.lock`, { recursive: true, force: true })
+  if (await lockfile.check(path, { stale: STALE_MILLISECONDS })) throw heldError(path, owner)
+  // The name comes before the lock and goes after it, so that a lock never stands without its owner's name.
+  await replaceFile(ownerPath, `${JSON.stringify(ownIdentity())}\n`, { mode: 0o600 })
   let lost: DpMoeError | undefined
   const release = await acquire(path, owner, path, {
     stale: STALE_MILLISECONDS,
@@ -71,21 +76,16 @@ async function takeLock(path: string): Promise<FileLock> {
       )
     },
   })
-  try {
-    await replaceFile(ownerPath, `${JSON.stringify(ownIdentity())}\n`, { mode: 0o600 })
-  } catch (error) {
-    await release()
-    throw error
-  }
   return {
     get lost() {
       return lost
     },
-    async release() {
-      if (lost !== undefined) return
-      await rm(ownerPath, { force: true })
-      await release()
-    },
+    release: () =>
+      guarded(path, async () => {
+        if (lost !== undefined) return
+        await release()
+        await rm(ownerPath, { force: true })
+      }),
   }
 }
 
