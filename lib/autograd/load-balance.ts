@@ -1,6 +1,6 @@
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
-import { poolPerUnit } from './embedding.js'
+import { meanPerUnit, poolPerSequence } from './embedding.js'
 import type { UnitLayout } from './layout.js'
 import { linear } from './linear.js'
 import { Parameter } from './parameter.js'
@@ -43,7 +43,8 @@ export function loadBound(estimates: readonly LoadEstimate[]): number {
 
 /**
  * The balance loss of the Switch Transformer with the load held at its public estimate (arXiv 2101.03961, eq. 4), per unit:
- * weight * E * sum_e (f_e - k / E) P_e(x), P_e the mean of the router's probabilities over the unit's own rows -> [units].
+ * weight * E * sum_e (f_e - k / E) P_e(x), P_e the mean of the router's probabilities over the rows of each
+ * of the unit's sequences, and the mean over these -> [units].
  *
  * Backward hands each unit's load to the sink as a gradient site of `estimate`, so that it is clipped, summed and noised
  * with the gradient. It is counted before any capacity; a unit without rows has none.
@@ -56,7 +57,7 @@ export function releasedBalanceLoss(tape: Tape, routing: Routing, estimate: Load
   device.run('add', { a: estimate.tensor, y: coefficients, size: experts, alpha: weight * experts, beta: 0 })
   const frozen = new Parameter(coefficients).freeze()
   const ofRows = linear(tape, routing.probabilities, frozen, undefined, { operation: 'balance loss' })
-  const pooled = poolPerUnit(tape, ofRows)
+  const pooled = meanPerUnit(tape, poolPerSequence(tape, ofRows))
   const loss = device.empty([layout.units], { layout: layout.perUnit })
   device.run('add', { a: pooled, y: loss, size: layout.units, alpha: 1, beta: 0 })
   tape.record([loss], [pooled], [estimate], ([dLoss]) => {

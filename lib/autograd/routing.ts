@@ -1,14 +1,16 @@
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
-import { describe, layoutOf, RoutedLayout, requireAligned, requireUnits } from './layout.js'
+import { multiply } from './elementwise.js'
+import { meanPerUnit } from './embedding.js'
+import { describe, layoutOf, RoutedLayout, requireAligned, requireUnits, UnitLayout } from './layout.js'
 import type { Tape } from './tape.js'
 
 export interface RoutingOptions {
   expertsPerToken: number
   /** Divide the chosen probabilities by their sum. */
   normalize: boolean
-  /** At most this many rows of one unit per expert, in row order; 0 is dropless. */
-  capacityPerUnit: number
+  /** At most this many rows of one sequence per expert, in row order; 0 is dropless. */
+  capacityPerSequence: number
   /**
    * With one expert a token and `normalize`, where gates are 1: backward takes them for p / (p held constant), so that the
    * router learns. Default false: the router has no gradient from the gates.
@@ -21,7 +23,7 @@ export interface Routing {
   readonly probabilities: Tensor
   /** Chosen experts, [rows, k] int32, most probable first, ties to the lowest index. */
   readonly expert: Tensor
-  /** Weight of each choice, [rows, k]. */
+  /** Weight of each choice, [rows, k]; 0 may stand for one that capacity dropped. */
   readonly gate: Tensor
   readonly plan: RoutedLayout
 }
@@ -31,32 +33,20 @@ export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Rout
   const layout = requireUnits('route', logits)
   const { device } = tape
   const [rows, experts] = logits.shape as [number, number]
-  const { expertsPerToken: k, normalize, capacityPerUnit: capacity } = options
+  const { expertsPerToken: k, normalize, capacityPerSequence: capacity } = options
   if (!(Number.isInteger(k) && k >= 1 && k <= experts)) {
     throw new OutOfRangeError('expertsPerToken', `an integer in [1, ${experts}]`, k)
   }
   if (!(Number.isInteger(capacity) && capacity >= 0)) {
-    throw new OutOfRangeError('capacityPerUnit', 'an integer >= 0 (0 is dropless)', capacity)
+    throw new OutOfRangeError('capacityPerSequence', 'an integer >= 0 (0 is dropless)', capacity)
   }
   const probabilities = device.empty([rows, experts], { layout })
   const expert = device.empty([rows, k], { dtype: 'int32', layout })
   const gate = device.empty([rows, k], { layout })
   device.run('topKRouting', { logits, probabilities, expert, gate, rows, experts, k, normalize })
-  const segmentOffsets = device.empty([experts * layout.units + 1], { dtype: 'int32' })
-  const rowOfSlot = device.empty([rows * k], { dtype: 'int32' })
-  const slotOf = device.empty([rows, k], { dtype: 'int32' })
-  device.run('routingPlan', {
-    expert,
-    offsets: layout.offsetsTensor,
-    segmentOffsets,
-    rowOfSlot,
-    slotOf,
-    rows,
-    units: layout.units,
-    experts,
-    k,
-    capacity,
-  })
+  // The plan counts a unit's rows; where units hold several sequences, choices over capacity get a gate of 0 instead.
+  const several = capacity > 0 && layout.perSequence !== layout.perUnit
+  const plan = planOf(expert, layout, { experts, k, capacity: several ? 0 : capacity })
   const straightThrough = options.straightThrough === true && normalize && k === 1
   tape.record([gate, probabilities], [logits], [], ([dGate, dProbabilities]) => {
     if (straightThrough && dGate) tape.addGradient(logits, throughGate(logits, expert, dGate))
@@ -76,7 +66,40 @@ export function route(tape: Tape, logits: Tensor, options: RoutingOptions): Rout
     })
     tape.addGradient(logits, dLogits)
   })
-  return { probabilities, expert, gate, plan: new RoutedLayout(layout, segmentOffsets, rowOfSlot, slotOf, experts, k) }
+  if (!several) return { probabilities, expert, gate, plan }
+  const kept = keptPerSequence(tape, expert, layout, { experts, k, capacity })
+  return { probabilities, expert, gate: multiply(tape, gate, kept), plan }
+}
+
+interface PlanSize {
+  readonly experts: number
+  readonly k: number
+  readonly capacity: number
+}
+
+function planOf(expert: Tensor, layout: UnitLayout, { experts, k, capacity }: PlanSize): RoutedLayout {
+  const { device } = layout
+  const { rows, units } = layout
+  const segmentOffsets = device.empty([experts * units + 1], { dtype: 'int32' })
+  const rowOfSlot = device.empty([rows * k], { dtype: 'int32' })
+  const slotOf = device.empty([rows, k], { dtype: 'int32' })
+  const offsets = layout.offsetsTensor
+  const written = { segmentOffsets, rowOfSlot, slotOf }
+  device.run('routingPlan', { expert, offsets, ...written, rows, units, experts, k, capacity })
+  return new RoutedLayout(layout, segmentOffsets, rowOfSlot, slotOf, experts, k)
+}
+
+/** 1 for each choice within the capacity of its sequence, 0 for the others, [rows, k]. */
+function keptPerSequence(tape: Tape, expert: Tensor, layout: UnitLayout, size: PlanSize): Tensor {
+  const sequences = new UnitLayout(
+    layout.device,
+    layout.sequenceBounds,
+    Int32Array.from({ length: layout.sequenceCount }, (_, i) => i),
+  )
+  const plan = planOf(expert, sequences, size)
+  const ones = layout.device.empty([plan.slots], { layout: plan })
+  ones.fill(1)
+  return fromSlots(tape, ones, plan).withLayout(layout)
 }
 
 /** dGate (one hot - softmax): the gradient of p / (p held constant) of the chosen expert, which is that of log p. */
@@ -177,28 +200,29 @@ export function fromSlots(tape: Tape, values: Tensor, plan: RoutedLayout): Tenso
 }
 
 export interface RouterLossOptions {
-  /** Weight of the balance loss E sum_e (f_e / k) P_e of each unit (arXiv 2101.03961, per sequence as in 2412.19437). */
+  /** Weight of the balance loss E sum_e (f_e / k) P_e of each sequence (arXiv 2101.03961, per sequence as in 2412.19437). */
   balance: number
-  /** Weight of the mean squared log-sum-exp of each unit's router logits (arXiv 2202.08906). */
+  /** Weight of the mean squared log-sum-exp of each sequence's router logits (arXiv 2202.08906). */
   z: number
   /** float64 [experts]: choices per expert are added to it. Private telemetry. */
   loads?: Tensor
 }
 
-/** Balance and z loss per unit, [units]. Each reads its own unit's rows only. */
+/** Balance and z loss per unit, the mean over its sequences, [units]. Each reads its own sequence's rows only. */
 export function routerLoss(tape: Tape, logits: Tensor, routing: Routing, options: RouterLossOptions): Tensor {
   requireAligned('routerLoss', logits, routing.probabilities)
   const layout = requireUnits('routerLoss', logits)
   const { device } = tape
   const [rows, experts] = logits.shape as [number, number]
   const k = routing.plan.expertsPerToken
-  const loss = device.empty([layout.units], { layout: layout.perUnit })
+  const sequences = layout.sequenceCount
+  const loss = device.empty([sequences], { layout: layout.perSequence })
   const common = {
     logits,
     expert: routing.expert,
-    offsets: layout.offsetsTensor,
+    offsets: layout.sequenceOffsets,
     rows,
-    units: layout.units,
+    units: sequences,
     experts,
     k,
     balance: options.balance,
@@ -212,5 +236,5 @@ export function routerLoss(tape: Tape, logits: Tensor, routing: Routing, options
     tape.addGradient(routing.probabilities, dProbabilities)
     tape.addGradient(logits, dLogits)
   })
-  return loss
+  return meanPerUnit(tape, loss)
 }

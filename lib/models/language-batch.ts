@@ -20,7 +20,10 @@ export interface TokenBatch extends UnitBatch {
 export interface Targets {
   /** Token to predict, [rows] int32; -1: none. */
   readonly targets: Tensor
-  /** 1 / (number of targets of the row's unit), [rows]: a unit's loss is the mean over its targets. */
+  /**
+   * 1 / (targets of the row's sequence * sequences of its unit), [rows]: a sequence's loss is the mean over its own targets (0
+   * where it has none), a unit's the mean over its sequences.
+   */
   readonly targetWeights: Tensor
 }
 
@@ -95,10 +98,14 @@ function onLayout(device: Device, { ids, positions }: PackedBatch, layout: UnitL
 function targetsOf(device: Device, targets: Int32Array, layout: UnitLayout): Targets {
   const rows = targets.length
   const weights = new Float32Array(rows)
+  const { sequenceBounds: bounds, unitSequences } = layout
   for (let unit = 0; unit < layout.units; unit++) {
-    const [begin, end] = [layout.offsets[unit]!, layout.offsets[unit + 1]!]
-    const count = targets.subarray(begin, end).reduce((sum, target) => sum + (target >= 0 ? 1 : 0), 0)
-    weights.fill(1 / Math.max(1, count), begin, end)
+    const [first, last] = [unitSequences[unit]!, unitSequences[unit + 1]!]
+    for (let sequence = first; sequence < last; sequence++) {
+      const [begin, end] = [bounds[sequence]!, bounds[sequence + 1]!]
+      const count = targets.subarray(begin, end).reduce((sum, target) => sum + (target >= 0 ? 1 : 0), 0)
+      weights.fill(1 / (Math.max(1, count) * (last - first)), begin, end)
+    }
   }
   return {
     targets: device.tensor(targets, [rows], 'int32').withLayout(layout),

@@ -24,8 +24,8 @@ export interface SwitchTransformerConfig {
   readonly sparseStep: number
   readonly decoderSparseStep: number
   readonly numExperts: number
-  /** Rows of one unit that one expert takes at most. */
-  readonly capacityPerUnit: number
+  /** Rows of one sequence that one expert takes at most. */
+  readonly capacityPerSequence: number
   readonly routerBias: boolean
   readonly routerJitter: number
   readonly activation: Activation
@@ -48,8 +48,8 @@ export interface SwitchLoadOptions {
   readonly zLoss?: number
   /** Default 0; config.json's rate is that of its own training. */
   readonly dropout?: number
-  /** Rows of one unit that one expert takes at most, 0: all. Default: expert_capacity of config.json. */
-  readonly capacityPerUnit?: number
+  /** Rows of one sequence that one expert takes at most, 0: all. Default: expert_capacity of config.json. */
+  readonly capacityPerSequence?: number
 }
 
 // The defaults are those of transformers: a config.json may leave out what equals them.
@@ -106,7 +106,7 @@ export function switchConfigFrom(source: JsonObject, options: SwitchLoadOptions 
     sparseStep: config.encoder_sparse_step ?? stepOf(numLayers, config.num_sparse_encoder_layers),
     decoderSparseStep: config.decoder_sparse_step ?? stepOf(numDecoderLayers, config.num_sparse_decoder_layers),
     numExperts: config.num_experts,
-    capacityPerUnit: options.capacityPerUnit ?? config.expert_capacity,
+    capacityPerSequence: options.capacityPerSequence ?? config.expert_capacity,
     routerBias: config.router_bias,
     routerJitter: config.router_jitter_noise,
     activation: activationOf(config.dense_act_fn),
@@ -131,7 +131,7 @@ export function switchSettings(config: SwitchTransformerConfig): JsonObject {
     d_kv: config.headSize,
     d_ff: config.intermediateSize,
     // In a checkpoint a capacity of none is one that no sequence reaches.
-    expert_capacity: config.capacityPerUnit === 0 ? 2 ** 30 : config.capacityPerUnit,
+    expert_capacity: config.capacityPerSequence === 0 ? 2 ** 30 : config.capacityPerSequence,
     num_layers: numLayers,
     num_decoder_layers: numDecoderLayers,
     num_sparse_encoder_layers: sparseLayers(numLayers, sparseStep).length,

@@ -87,7 +87,7 @@ export class SwitchLayer extends Module {
           {
             ...dense,
             numExperts: config.numExperts,
-            capacityPerUnit: config.capacityPerUnit,
+            capacityPerSequence: config.capacityPerSequence,
             routerBias: config.routerBias,
             routerJitter: config.routerJitter,
             balanceLoss: config.balanceLoss / mixtures,

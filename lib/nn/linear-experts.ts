@@ -49,7 +49,7 @@ export class LinearExperts extends Module {
     const { tape, telemetry } = context
     const { numExperts, expertsPerToken, normalizeGates: normalize, balanceLoss: balance } = this.#config
     const logits = this.router.forward(x, context, { operation: 'router', outputType: 'float32' })
-    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit: 0 })
+    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerSequence: 0 })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
     const loss = loads || balance > 0 ? routerLoss(tape, logits, routing, { balance, z: 0, loads }) : undefined
     const y = linear(tape, x, this.weight, undefined, {

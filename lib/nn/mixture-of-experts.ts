@@ -44,8 +44,8 @@ export interface MixtureOfExpertsConfig {
   routerBias?: boolean
   /** Multiplies router inputs by U(1 - e, 1 + e) in training. Default 0. */
   routerJitter?: number
-  /** Rows of one unit that one expert takes at most; the rest pass by on the residual. Default 0: dropless. */
-  capacityPerUnit?: number
+  /** Rows of one sequence that one expert takes at most; the rest pass by on the residual. Default 0: dropless. */
+  capacityPerSequence?: number
   /** Weight of the balance loss. Default 0.01. */
   balanceLoss?: number
   /**
@@ -119,7 +119,7 @@ export class MixtureOfExperts extends Module {
       straightThroughGates: config.straightThroughGates ?? false,
       routerBias: config.routerBias ?? false,
       routerJitter: config.routerJitter ?? 0,
-      capacityPerUnit: config.capacityPerUnit ?? 0,
+      capacityPerSequence: config.capacityPerSequence ?? 0,
       balanceLoss: config.balanceLoss ?? 0.01,
       zLoss: config.zLoss ?? 0,
       releaseLoad: config.releaseLoad ?? false,
@@ -137,13 +137,13 @@ export class MixtureOfExperts extends Module {
         `MixtureOfExperts: not offered, ${coupled.join('; ')}; use per-unit routing`,
       )
     }
-    const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerUnit, activation } = this.#config
+    const { numExperts, expertsPerToken, normalizeGates: normalize, capacityPerSequence, activation } = this.#config
     const { straightThroughGates: straightThrough } = this.#config
     const logits = this.router.forward(this.#jittered(x, context), context, {
       operation: 'router',
       outputType: 'float32',
     })
-    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerUnit, straightThrough })
+    const routing = route(tape, logits, { expertsPerToken, normalize, capacityPerSequence, straightThrough })
     const loads = telemetry?.expertLoads(`layer${this.#layer}`, numExperts)
     const { balanceLoss, zLoss: z } = this.#config
     const balance = this.load ? 0 : balanceLoss

@@ -106,7 +106,7 @@ const ops: Record<string, Op> = {
   'route, toSlots and combine': {
     // The op has no derivative through toSlots, so slots hold constants: what is tested is the gradient of the gates.
     forward: (tape, x) => {
-      const { gate, plan } = route(tape, x, { expertsPerToken: 2, normalize: false, capacityPerUnit: 0 })
+      const { gate, plan } = route(tape, x, { expertsPerToken: 2, normalize: false, capacityPerSequence: 0 })
       const rows = device
         .tensor(
           Float32Array.from({ length: 84 }, (_, i) => i % 6),
@@ -123,7 +123,7 @@ const ops: Record<string, Op> = {
   },
   'routerLoss alone': {
     forward: (tape, x) => {
-      const routing = route(tape, x, { expertsPerToken: 2, normalize: true, capacityPerUnit: 1 })
+      const routing = route(tape, x, { expertsPerToken: 2, normalize: true, capacityPerSequence: 1 })
       return { y: x, loss: routerLoss(tape, x, routing, { balance: 0.8, z: 0.3 }) }
     },
     reference: (x) => {

@@ -26,7 +26,7 @@ const units = () => new UnitLayout(device, Int32Array.of(0, 2, 4), Int32Array.of
 const [here, there] = [units(), units()]
 const rows = (layout: UnitLayout, width = 4) => device.zeros([layout.rows, width], { layout })
 const parameter = (...shape: number[]) => new Parameter(device.zeros(shape))
-const options = { expertsPerToken: 1, normalize: false, capacityPerUnit: 0 }
+const options = { expertsPerToken: 1, normalize: false, capacityPerSequence: 0 }
 const [routing, elsewhere] = [route(tape, rows(here), options), route(tape, rows(there), options)]
 const experts = { up: parameter(4, 3, 4), down: parameter(4, 4, 3) }
 const ofUnits = (layout: UnitLayout, width: number) => new Parameter(rows(layout, width))

@@ -56,7 +56,7 @@ function switchOf(): SwitchTransformer {
     sparseStep: 2,
     decoderSparseStep: 2,
     numExperts: 4,
-    capacityPerUnit: 0,
+    capacityPerSequence: 0,
     routerBias: false,
     routerJitter: 0,
     activation: 'relu',

@@ -96,7 +96,12 @@ t.test('a gate of 1 teaches the router as p / (p held constant) does', async (t)
     for (const straightThrough of [true, false]) {
       const tape = new Tape(device, { add() {} })
       const scores = tape.watch(device.tensor(Float32Array.from(values), [3, 4]).withLayout(layout))
-      const { gate } = route(tape, scores, { expertsPerToken: 1, normalize: true, capacityPerUnit: 0, straightThrough })
+      const { gate } = route(tape, scores, {
+        expertsPerToken: 1,
+        normalize: true,
+        capacityPerSequence: 0,
+        straightThrough,
+      })
       t.same([...(await gate.data())], [1, 1, 1])
       const flat = gate.reshape([3]).withLayout(layout)
       tape.record([flat], [gate], [], ([dy]) => tape.addGradient(gate, dy!.reshape([3, 1]).withLayout(layout)))

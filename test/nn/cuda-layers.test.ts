@@ -33,7 +33,7 @@ const variants: Record<string, TokenModelConfig> = {
   'tied head': { tied: true, mixture: { activation: 'geluTanh' } },
   'gated experts with biases': { mixture: { gated: true, bias: true } },
   'capacity, router losses': {
-    mixture: { activation: 'silu', capacityPerUnit: 2, routerBias: true, balanceLoss: 1, zLoss: 0.1 },
+    mixture: { activation: 'silu', capacityPerSequence: 2, routerBias: true, balanceLoss: 1, zLoss: 0.1 },
   },
   'dropout and jitter': { dropout: 0.3, mixture: { activation: 'tanh', routerJitter: 0.2, expertsPerToken: 2 } },
 }

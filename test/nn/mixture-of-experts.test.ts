@@ -30,8 +30,8 @@ const configs: Record<string, Partial<MixtureOfExpertsConfig>> = {
   'no biases': { bias: false, activation: 'silu' },
   gated: { gated: true, expertsPerToken: 2 },
   'gated with biases and another activation': { gated: true, bias: true, activation: 'geluTanh', normalizeGates: true },
-  'capacity 1': { capacityPerUnit: 1 },
-  'capacity 2, top-2, gated': { capacityPerUnit: 2, expertsPerToken: 2, gated: true },
+  'capacity 1': { capacityPerSequence: 1 },
+  'capacity 2, top-2, gated': { capacityPerSequence: 2, expertsPerToken: 2, gated: true },
   'no balance loss': { balanceLoss: 0 },
   'a large balance loss': { balanceLoss: 3, expertsPerToken: 2 },
   'a large z-loss': { zLoss: 0.5, balanceLoss: 0 },
@@ -158,7 +158,7 @@ t.test('a unit on one expert has loads and losses of its own', async (t) => {
 })
 
 t.test('capacity drops a unit’s own last rows, whatever the other units send', async (t) => {
-  const module = new MixtureOfExperts(new Initializer(device, 4), { ...sizes, capacityPerUnit: 2 })
+  const module = new MixtureOfExperts(new Initializer(device, 4), { ...sizes, capacityPerSequence: 2 })
   module.router.weight.tensor.fill(0)
   const layout = new UnitLayout(device, Int32Array.of(0, 4, 7), Int32Array.of(0, 1))
   const x = device.empty([7, hiddenSize], { layout }).fill(1)
@@ -187,7 +187,10 @@ t.test('options out of range and batch-coupled ones are refused by name', (t) =>
   const layout = new UnitLayout(device, Int32Array.of(0, 1), Int32Array.of(0))
   const x = device.zeros([1, hiddenSize], { layout })
   const context = { tape: new Tape(device), training: false }
-  t.throws(() => new MixtureOfExperts(init, { ...sizes, capacityPerUnit: -1 }).forward(x, context), /capacityPerUnit/)
+  t.throws(
+    () => new MixtureOfExperts(init, { ...sizes, capacityPerSequence: -1 }).forward(x, context),
+    /capacityPerSequence/,
+  )
   const coupled = new MixtureOfExperts(init, { ...sizes, batchCoupled: ['batch-capacity', 'load-bias'] })
   t.equal(coupled.couplesUnits().length, 2)
   t.throws(() => coupled.forward(x, context), { code: 'INVALID_ARGUMENT', message: /batch-capacity.*load-bias/ })

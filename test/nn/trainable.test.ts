@@ -140,7 +140,7 @@ t.test("a unit's norm is that of its gradient with respect to what trains", asyn
 t.test('gated experts with adapters compute what they compute merged', async (t) => {
   const init = new Initializer(device, 2)
   const config = { hiddenSize: 12, intermediateSize: 20, numExperts: 4, expertsPerToken: 2, gated: true }
-  const module = new MixtureOfExperts(init, { ...config, capacityPerUnit: 3 })
+  const module = new MixtureOfExperts(init, { ...config, capacityPerSequence: 3 })
   const layout = new UnitLayout(device, Int32Array.of(0, 7, 7, 9), Int32Array.of(0, 1, 2))
   const x = init.normal([9, 12], 1).tensor.withLayout(layout)
   const output = () =>

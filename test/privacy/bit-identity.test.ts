@@ -16,7 +16,7 @@ t.teardown(() => device[Symbol.dispose]())
 
 const configs: Record<string, TokenModelConfig> = {
   'top-1 with dropout and jitter': { dropout: 0.2, mixture: { routerJitter: 0.1 } },
-  'top-2 with capacity': { causal: true, mixture: { expertsPerToken: 2, capacityPerUnit: 3, zLoss: 0.01 } },
+  'top-2 with capacity': { causal: true, mixture: { expertsPerToken: 2, capacityPerSequence: 3, zLoss: 0.01 } },
   'gated, tied': { tied: true, norm: 'rms', keyValueHeads: 1, mixture: { gated: true, expertsPerToken: 2 } },
 }
 

@@ -217,7 +217,7 @@ t.test('bug class 12: no setting of a mixture couples units', async (t) => {
       setting,
     )
   }
-  const crowded = new TokenModel(device, { mixture: { capacityPerUnit: 2, balanceLoss: 1, zLoss: 0.1 } })
+  const crowded = new TokenModel(device, { mixture: { capacityPerSequence: 2, balanceLoss: 1, zLoss: 0.1 } })
   const sum = async (among: Example[]) =>
     clippedGradientSum(crowded, batchOf(device, among), crowded.loss, { maxGradNorm: 1e9 })
   const crowd = Array.from({ length: 40 }, (_, i) => ({ ...units[2]!, unit: i }))

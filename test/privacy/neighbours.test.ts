@@ -112,7 +112,14 @@ t.test('so does one text through a tied head, gated experts, capacity, jitter an
     causal: true,
     keyValueHeads: 1,
     dropout: 0.1,
-    mixture: { gated: true, expertsPerToken: 2, capacityPerUnit: 3, routerJitter: 0.1, zLoss: 1e-3, balanceLoss: 5 },
+    mixture: {
+      gated: true,
+      expertsPerToken: 2,
+      capacityPerSequence: 3,
+      routerJitter: 0.1,
+      zLoss: 1e-3,
+      balanceLoss: 5,
+    },
   })
   const subject = { module: model, loss: model.loss, batch: (units: readonly Example[]) => batchOf(device, units) }
   const others = examples([5, 1, 17, 0, 40], tinyConfig, 3)

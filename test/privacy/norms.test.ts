@@ -69,7 +69,7 @@ const variants: Record<string, TokenModelConfig> = {
   'tied head, repeated keys and values': { tied: true, keyValueHeads: 1, mixture: { expertsPerToken: 2 } },
   'gated experts': { norm: 'rms', mixture: { gated: true, expertsPerToken: 2 } },
   'gated experts with biases': { mixture: { gated: true, bias: true } },
-  'capacity per unit': { mixture: { capacityPerUnit: 2, expertsPerToken: 2 } },
+  'capacity per unit': { mixture: { capacityPerSequence: 2, expertsPerToken: 2 } },
   'router bias, both router losses': { mixture: { routerBias: true, balanceLoss: 1, zLoss: 0.1 } },
   'dropout and jitter': { dropout: 0.3, mixture: { routerJitter: 0.2, expertsPerToken: 2, zLoss: 0.01 } },
   gelu: { mixture: { activation: 'gelu' } },

@@ -87,14 +87,14 @@ export interface MixtureShape {
   activation?: ActivationName
   gated?: boolean
   normalizeGates?: boolean
-  capacityPerUnit?: number
+  capacityPerSequence?: number
   balanceLoss?: number
   zLoss?: number
 }
 
 /** A mixture of experts on one unit: its rows and its router losses. `routed` are the router's inputs where jitter acts. */
 export function mixture(x: Rows, get: Get, has: (name: string) => boolean, shape: MixtureShape, routed: Rows = x) {
-  const { numExperts, expertsPerToken = 1, gated = false, capacityPerUnit = 0 } = shape
+  const { numExperts, expertsPerToken = 1, gated = false, capacityPerSequence = 0 } = shape
   const act = activations[shape.activation ?? (gated ? 'silu' : 'relu')]
   const optional = (name: string) => (has(name) ? get(name) : undefined)
   const hiddenSize = x[0]?.length ?? 1
@@ -111,7 +111,7 @@ export function mixture(x: Rows, get: Get, has: (name: string) => boolean, shape
     const out = new Array<number>(hiddenSize).fill(0)
     for (const e of experts) {
       chosen[e]!++
-      if (capacityPerUnit > 0 && taken[e]! >= capacityPerUnit) continue
+      if (capacityPerSequence > 0 && taken[e]! >= capacityPerSequence) continue
       taken[e]!++
       const up = affine(row, get('up'), optional('upBias'), e, inner)
       const gate = gated ? affine(row, get('gate'), undefined, e, inner) : undefined
