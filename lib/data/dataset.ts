@@ -13,13 +13,13 @@ export interface DatasetArrays {
   weights?: Float32Array
   /** First row of each sequence, and R [S + 1]. */
   offsets: Int32Array
-  /** Class index of each sequence [S]. */
+  /** Class index of each sequence [S]; of a language model's, the place of the first token to learn. */
   labels: Int32Array
   /** First sequence of each unit, and S [N + 1]; absent where every sequence is a unit of its own. */
   unitOffsets?: Int32Array
 }
 
-/** Encoded units with their classes, held in a few typed arrays: four bytes a row and eight a unit (bags: eight a row). */
+/** Encoded units with their classes (or what else a label says), held in a few typed arrays: four bytes a row and eight a unit (bags: eight a row). */
 export class Dataset implements DatasetArrays {
   readonly ids: Int32Array
   readonly weights?: Float32Array
@@ -150,26 +150,45 @@ export async function encodeDataset(
   tokenizer: Tokenizer,
   options: EncodeOptions = {},
 ): Promise<Dataset> {
-  options.signal?.throwIfAborted()
   if (labels.length !== texts.length) throw new OutOfRangeError('labels', `${texts.length} entries`, labels.length)
+  const encode = (index: number) => ({ ...encodeUnit(texts[index]!, index, tokenizer, options), label: labels[index]! })
+  return collectDataset(texts.length, encode, options)
+}
+
+/** A sequence of a data set. */
+export interface EncodedSequence {
+  ids: Int32Array
+  weights?: Float32Array
+  label: number
+}
+
+/** Collects `count` encoded sequences, giving other work its turn every few milliseconds. */
+export async function collectDataset(
+  count: number,
+  encode: (index: number) => EncodedSequence,
+  options: EncodeOptions = {},
+): Promise<Dataset> {
+  options.signal?.throwIfAborted()
   const ids = new GrowingArray<Int32Array>((length) => new Int32Array(length))
   const weights =
     options.bag === undefined ? undefined : new GrowingArray<Float32Array>((length) => new Float32Array(length))
-  const offsets = new Int32Array(texts.length + 1)
+  const offsets = new Int32Array(count + 1)
+  const labels = new Int32Array(count)
   let turnEnds = performance.now() + TURN_MILLISECONDS
-  for (const [index, text] of texts.entries()) {
-    const unit = encodeUnit(text, index, tokenizer, options)
-    ids.pushAll(unit.ids)
-    if (unit.weights !== undefined) weights?.pushAll(unit.weights)
+  for (let index = 0; index < count; index++) {
+    const sequence = encode(index)
+    ids.pushAll(sequence.ids)
+    if (sequence.weights !== undefined) weights?.pushAll(sequence.weights)
     if (ids.length > 0x7fffffff) throw new OutOfRangeError('the data set', 'at most 2^31 - 1 rows', ids.length)
     offsets[index + 1] = ids.length
+    labels[index] = sequence.label
     if (performance.now() > turnEnds) {
       await new Promise(setImmediate)
       options.signal?.throwIfAborted()
       turnEnds = performance.now() + TURN_MILLISECONDS
     }
   }
-  const arrays: DatasetArrays = { ids: ids.toArray(), offsets, labels: Int32Array.from(labels) }
+  const arrays: DatasetArrays = { ids: ids.toArray(), offsets, labels }
   if (weights !== undefined) arrays.weights = weights.toArray()
   if (options.unitOffsets !== undefined) arrays.unitOffsets = options.unitOffsets
   return new Dataset(arrays)

@@ -1,5 +1,13 @@
 export { type BagOptions, type BagWeighting, bagOf } from './bag.js'
-export { Dataset, type DatasetArrays, type EncodeOptions, encodeDataset, encodeUnit } from './dataset.js'
+export {
+  collectDataset,
+  Dataset,
+  type DatasetArrays,
+  type EncodedSequence,
+  type EncodeOptions,
+  encodeDataset,
+  encodeUnit,
+} from './dataset.js'
 export { fnv1a, mixBits } from './hash.js'
 export { type HuggingFaceOptions, HuggingFaceTokenizer } from './hugging-face-tokenizer.js'
 export { IncrementalDecoder, type TokenDecoder } from './incremental-decoder.js'

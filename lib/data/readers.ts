@@ -12,6 +12,8 @@ export type DataFormat = 'jsonl' | 'csv' | 'tsv'
 export interface LabelledExample {
   text: string
   label: string
+  /** The text that belongs to it, as the file has it; where a target column was asked for. */
+  target?: string
   /** Who the text is from, as the file has it; where a group column was asked for. */
   group?: string
   /** Line number in the file, from 1; the header is line 1. */
@@ -26,6 +28,8 @@ export interface ReadOptions {
   text: string
   /** Name of the column (or JSON key) with the label. Without it, examples have no label. */
   label?: string
+  /** Name of the column (or JSON key) with a second text, which belongs to the first. Without it, examples have none. */
+  target?: string
   /** Name of the column (or JSON key) that says whose the example is. Without it, examples have no group. */
   group?: string
   /** Default: by the file's extension. */
@@ -87,10 +91,8 @@ async function* jsonExamples(source: TextSource, options: ReadOptions): AsyncGen
   let count = 0
   for await (const { value, line } of readJsonLines(source)) {
     count++
-    const text = property(value, options.text, line, source)
-    if (typeof text !== 'string')
-      throw dataError(source, line, `'${options.text}' is ${shown(text)}. Texts must be strings`)
-    const example: Example = { text, line }
+    const example: Example = { text: textOf(value, options.text, line, source), line }
+    if (options.target !== undefined) example.target = textOf(value, options.target, line, source)
     if (options.label !== undefined) {
       example.label = nameOf(property(value, options.label, line, source), 'label', options.label, line, source)
     }
@@ -100,6 +102,12 @@ async function* jsonExamples(source: TextSource, options: ReadOptions): AsyncGen
     yield example
   }
   if (count === 0) throw dataError(source, undefined, 'the file is empty. Give a file with one JSON object a line')
+}
+
+function textOf(value: Record<string, unknown>, column: string, line: number, source: TextSource): string {
+  const text = property(value, column, line, source)
+  if (typeof text === 'string') return text
+  throw dataError(source, line, `'${column}' is ${shown(text)}. Texts must be strings`)
 }
 
 function property(value: Record<string, unknown>, key: string, line: number, source: TextSource): unknown {
@@ -124,19 +132,18 @@ async function* delimitedExamples(
   format: 'csv' | 'tsv',
   options: ReadOptions,
 ): AsyncGenerator<Example> {
-  let columns: { text: number; label: number | undefined; group: number | undefined } | undefined
+  let columns: Record<'text' | 'target' | 'label' | 'group', number | undefined> | undefined
   let count = 0
   for await (const row of readDelimited(source, format, options.limit)) {
     if (columns === undefined) {
-      columns = {
-        text: columnIndex(options.text, row, source),
-        label: options.label === undefined ? undefined : columnIndex(options.label, row, source),
-        group: options.group === undefined ? undefined : columnIndex(options.group, row, source),
-      }
+      const index = (name: string | undefined) => (name === undefined ? undefined : columnIndex(name, row, source))
+      const { text, target, label, group } = options
+      columns = { text: index(text), target: index(target), label: index(label), group: index(group) }
       continue
     }
     count++
-    const example: Example = { text: row.fields[columns.text]!, line: row.line }
+    const example: Example = { text: row.fields[columns.text!]!, line: row.line }
+    if (columns.target !== undefined) example.target = row.fields[columns.target]!
     if (columns.label !== undefined) {
       example.label = nonBlank(row.fields[columns.label]!, 'label', options.label!, row.line, source)
     }
@@ -165,7 +172,7 @@ function noColumn(name: string, existing: readonly string[], line: number, sourc
   return dataError(
     source,
     line,
-    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text, --label and --group; predict: --text-column; generate: --prompt-column)`,
+    `there is no column '${name}'; ${list}. Name one of the file's columns (eval and train: --text, --label, --group, --prompt, --completion, --source and --target; predict: --text-column; generate: --prompt-column)`,
   )
 }
 
