@@ -1,5 +1,5 @@
 import cliProgress from 'cli-progress'
-import { type HubProgress, isHubName, modelFolder } from '../hub/index.js'
+import { type HubOptions, type HubProgress, isHubName, modelFolder } from '../hub/index.js'
 import { usageError } from './failure.js'
 
 /** The folder of a model, downloaded where it is on the hub; a terminal sees how far the download is. */
@@ -11,15 +11,16 @@ export async function findModel(
     if (revision !== undefined) throw usageError(`--revision is for models on the hub (owner/name), got '${model}'`)
     return model
   }
-  const progress = process.stderr.isTTY ? new DownloadBar(process.stderr) : undefined
+  return withDownloadBar((bar) => modelFolder(model, { ...(revision !== undefined && { revision }), ...bar, signal }))
+}
+
+/** Runs `work`, whose downloads a terminal sees. */
+export async function withDownloadBar<T>(work: (options: Pick<HubOptions, 'onProgress'>) => Promise<T>): Promise<T> {
+  const bar = process.stderr.isTTY ? new DownloadBar(process.stderr) : undefined
   try {
-    return await modelFolder(model, {
-      ...(revision !== undefined && { revision }),
-      ...(progress && { onProgress: (now) => progress.update(now) }),
-      signal,
-    })
+    return await work(bar ? { onProgress: (now) => bar.update(now) } : {})
   } finally {
-    progress?.stop()
+    bar?.stop()
   }
 }
 

@@ -7,6 +7,7 @@ import { convertCommand } from './commands/convert.js'
 import { doctor } from './commands/doctor.js'
 import { evaluateCommand } from './commands/eval.js'
 import { generateCommand } from './commands/generate.js'
+import { mergeCommand } from './commands/merge.js'
 import { predictCommand } from './commands/predict.js'
 import { trainCommand } from './commands/train.js'
 import { exitCodeOf, failureLine, usageError } from './failure.js'
@@ -44,6 +45,7 @@ function makeProgram(): Command {
   addCommand(program, predictCommand)
   addCommand(program, generateCommand)
   addCommand(program, convertCommand)
+  addCommand(program, mergeCommand)
   addCommand(program, account)
   addCommand(program, build)
   addCommand(program, doctor)

@@ -72,6 +72,12 @@ export const trainFlags = {
     trainable: choice('<choice>', ['all', 'head', 'bias', 'lora'], 'Which parameters train', 'all'),
     loraRank: integer('<r>', 'Rank of the adapters of --trainable lora', '8'),
     loraAlpha: number('<alpha>', 'Scale of the adapters times their rank', '16'),
+    release: choice(
+      '<form>',
+      ['merged', 'adapters'],
+      'What a run with --trainable lora releases: plain weights, or adapters in the layout of PEFT',
+      'merged',
+    ),
   }),
   ...machineFlags,
   ...group('Machine', {

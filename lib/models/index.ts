@@ -1,9 +1,12 @@
+export { type AdaptedModel, type AdaptedModelOptions, openAdapted } from './adapted-model.js'
 export { BertClassifier, BertEncoder, BertLayer, type BertLoadOptions } from './bert.js'
 export type { BertConfig } from './bert-config.js'
 export { type ConvertOptions, type ConvertResult, convertModel } from './convert.js'
 export { Decoder, DecoderAttention, DecoderLayer, type DecoderLoadOptions, type KeyValueStore } from './decoder.js'
 export { type DecoderConfig, type DecoderKind, decoderKinds } from './decoder-kinds.js'
 export * from './generation/index.js'
+export { type AdapterBase, saveAdapters } from './hugging-face/adapters.js'
+export { modelFingerprint } from './hugging-face/fingerprint.js'
 export { HuggingFaceModel, type SaveOptions } from './hugging-face/hugging-face-model.js'
 export type { WeightOptions, WeightType } from './hugging-face/save-weights.js'
 export { type FusedExperts, TensorMap, type TensorPlace } from './hugging-face/tensor-map.js'
@@ -16,6 +19,7 @@ export {
   type TokenBatch,
   tokenBatch,
 } from './language-batch.js'
+export { type MergeOptions, type MergeResult, mergeModel } from './merge.js'
 export { MixtureClassifier, type MixtureClassifierConfig } from './mixture-classifier.js'
 export {
   modelFromPretrained,

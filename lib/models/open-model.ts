@@ -57,7 +57,7 @@ export async function openLanguageModel(device: Device, folder: string): Promise
 }
 
 /** What the model of a folder does; undefined where its config.json names no architecture. */
-async function readTask(folder: string): Promise<PretrainedTask | undefined> {
+export async function readTask(folder: string): Promise<PretrainedTask | undefined> {
   const path = join(folder, configFile)
   const { architectures } = await readJsonObject(path)
   if (!Array.isArray(architectures) || architectures.length === 0) return undefined

@@ -6,9 +6,15 @@ import { HuggingFaceTokenizer, type Tokenizer, type TokenizerConfig, tokenizerFr
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import { replaceFile, withFileErrors } from '../files.js'
+import { openAdapted } from './adapted-model.js'
+import { holdsAdapters } from './hugging-face/adapter-config.js'
 import { exists, readJsonObject } from './hugging-face/checkpoint.js'
 import { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
-import { openPretrainedClassifier, readPretrainedShape } from './pretrained-text-classifier.js'
+import {
+  openPretrainedClassifier,
+  type PretrainedTextClassifier,
+  readPretrainedShape,
+} from './pretrained-text-classifier.js'
 import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js'
 import {
   type ClassifierConfig,
@@ -113,7 +119,9 @@ async function openHuggingFace(
 ): Promise<PretrainedClassifier | undefined> {
   if (!/"model_type"\s*:/.test(text) || /"format"\s*:\s*"dp-moe-model/.test(text)) return undefined
   const { kind, maxPositions } = await readPretrainedShape(folder)
-  const model = await openPretrainedClassifier(device, folder, kind)
+  const model = (await holdsAdapters(folder))
+    ? ((await openAdapted(device, folder)).model as PretrainedTextClassifier)
+    : await openPretrainedClassifier(device, folder, kind)
   try {
     const maxLength = await lengthOfTokenizer(folder, maxPositions ?? 512)
     const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength })

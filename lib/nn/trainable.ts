@@ -1,8 +1,9 @@
 import { LoadEstimate } from '../autograd/load-balance.js'
+import type { Parameter } from '../autograd/parameter.js'
 import { DpMoeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
 import { Linear } from './linear.js'
-import type { LowRankConfig } from './low-rank-adapter.js'
+import type { LowRankAdapter, LowRankConfig } from './low-rank-adapter.js'
 import { MixtureOfExperts } from './mixture-of-experts.js'
 import type { Module } from './module.js'
 
@@ -72,4 +73,18 @@ export function mergeAdapters(module: Module): void {
   for (const layer of module.modules()) {
     if (layer instanceof Linear || layer instanceof MixtureOfExperts) layer.mergeAdapter()
   }
+}
+
+/** Every adapter of a module, by the weight that it changes. */
+export function adaptersOf(module: Module): Map<Parameter, LowRankAdapter> {
+  const found = new Map<Parameter, LowRankAdapter>()
+  const add = (weight: Parameter | undefined, adapter: LowRankAdapter | undefined) => {
+    if (weight && adapter) found.set(weight, adapter)
+  }
+  for (const layer of module.modules()) {
+    if (layer instanceof Linear) add(layer.weight, layer.adapter)
+    if (!(layer instanceof MixtureOfExperts)) continue
+    for (const part of ['gate', 'up', 'down'] as const) add(layer[part], layer.adapters?.[part])
+  }
+  return found
 }

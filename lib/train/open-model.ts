@@ -1,12 +1,8 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { z } from 'zod'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import { withFileErrors } from '../files.js'
 import { modelFolder } from '../hub/index.js'
+import { modelFingerprint } from '../models/hugging-face/fingerprint.js'
 import {
   openPretrainedClassifier,
   type PretrainedShape,
@@ -51,7 +47,13 @@ export async function choosePretrained({ model, signal }: TrainOptions): Promise
   }
   const { pretrained: name, ...settings } = parsed.data
   const folder = await modelFolder(name, signal === undefined ? {} : { signal })
-  return { name, folder, shape: await readPretrainedShape(folder), fingerprint: await weightsHash(folder), settings }
+  return {
+    name,
+    folder,
+    shape: await readPretrainedShape(folder),
+    fingerprint: await modelFingerprint(folder),
+    settings,
+  }
 }
 
 /** The model of a run with first weights from a public seed or a pretrained encoder, and what of it trains. */
@@ -78,16 +80,4 @@ interface ModelParts {
   readonly pretrained: PretrainedChoice | undefined
   readonly labels: readonly string[]
   readonly options: TrainOptions
-}
-
-async function weightsHash(folder: string): Promise<string> {
-  const names = await withFileErrors('read', folder, () => readdir(folder))
-  const hash = createHash('sha256')
-  for (const name of names.filter((name) => name === 'config.json' || name.endsWith('.safetensors')).sort()) {
-    hash.update(`${name};`)
-    await withFileErrors('read', join(folder, name), async () => {
-      for await (const piece of createReadStream(join(folder, name))) hash.update(piece as Buffer)
-    })
-  }
-  return hash.digest('hex')
 }

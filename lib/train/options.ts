@@ -68,6 +68,11 @@ export interface TrainOptions {
   loraRank?: number
   /** With trainable 'lora': the adapters' product is scaled by alpha / rank. Default 16. */
   loraAlpha?: number
+  /**
+   * With trainable 'lora' on a pretrained model: what is released. 'merged': a model with plain weights; 'adapters': the adapters
+   * and the head alone, in the layout of PEFT, to be merged or loaded beside the model that they belong to. Default 'merged'.
+   */
+  release?: 'merged' | 'adapters'
   /** Peak learning rate. Default: chosen with the model. */
   learningRate?: number
   /** Makes the run replayable and not private. */
@@ -125,6 +130,7 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   trainable: true,
   loraRank: true,
   loraAlpha: true,
+  release: true,
   learningRate: true,
   seed: true,
   keyFile: true,

@@ -162,6 +162,7 @@ export async function findReleaseFolder(path: string): Promise<string> {
   const absolute = resolve(path)
   for (const folder of [join(absolute, 'release'), absolute]) {
     if (await isThere(join(folder, 'config.json'))) return folder
+    if (await isThere(join(folder, 'adapter_config.json'))) return folder
   }
   const unfinished = await isThere(join(absolute, 'private'))
   throw new DpMoeError(

@@ -1,9 +1,11 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { isAbsolute, join, relative, sep } from 'node:path'
-import type { Dataset, Tokenizer } from '../data/index.js'
+import type { Dataset, HuggingFaceTokenizer, Tokenizer } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { saveAdapters } from '../models/hugging-face/adapters.js'
 import { savePretrained } from '../models/pretrained.js'
+import type { PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import { Telemetry } from '../nn/telemetry.js'
 import { mergeAdapters } from '../nn/trainable.js'
@@ -221,8 +223,14 @@ function describeUsers({ training, leftOut }: LoadedTexts, { group }: TrainOptio
   return [`units: users; ${kept}${leftOut > 0 ? `, ${leftOut} more left out: --max-examples-per-user` : ''}`]
 }
 
-/** Writes the model with plain weights: adapters are merged into them. */
-async function saveModel(folder: string, { model, recipe, texts, tokenizer }: Parts): Promise<void> {
+/** Writes the model with plain weights, adapters merged into them; or the adapters alone. */
+async function saveModel(
+  folder: string,
+  { model, recipe, texts, tokenizer, options, pretrained }: Parts,
+): Promise<void> {
+  if (options.release === 'adapters') {
+    return await saveAdapters(folder, model as PretrainedTextClassifier, pretrained!, tokenizer as HuggingFaceTokenizer)
+  }
   mergeAdapters(model)
   const config = recipe.model.modelType === 'pretrained' ? undefined : recipe.model
   await savePretrained(folder, { model, config, labels: texts.labels.names, tokenizer, bag: recipe.bag })
@@ -288,6 +296,12 @@ function checkOptions(options: TrainOptions): void {
   }
   if (options.maxExamplesPerUser !== undefined && options.group === undefined) {
     throw new DpMoeError('INVALID_ARGUMENT', 'maxExamplesPerUser: expected a group column with it, got none')
+  }
+  if (options.release === 'adapters' && !(options.trainable === 'lora' && 'pretrained' in (options.model ?? {}))) {
+    throw new DpMoeError(
+      'INVALID_ARGUMENT',
+      "release: 'adapters' is for trainable 'lora' and a pretrained model; expected both with it",
+    )
   }
   if (options.resume && options.overwrite) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected resume or overwrite, got both')

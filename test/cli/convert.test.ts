@@ -180,7 +180,7 @@ t.test('what cannot be converted: one line, exit code 1, and nothing is left', a
     [[bert, '--output', file('full')], /full is not empty\. .*--overwrite/],
     [[bert, '--output', file('full'), '--overwrite'], /full holds 'notes\.txt'/],
     [[bert, '--output', file('full-model'), '--overwrite'], /full-model holds 'notes\.txt'/],
-    [[bert, '--output', bert, '--overwrite'], /bert is the model that is converted/],
+    [[bert, '--output', bert, '--overwrite'], /bert is the model that is read/],
     [[bert, '--output', file('plain')], /plain/],
   ] as const) {
     await t.test(String(says), async (t) => refused(t, await cli.fail(t, ['convert', ...args]), 1, says))

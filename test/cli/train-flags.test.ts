@@ -57,6 +57,7 @@ const settings = {
   learningRate: 3,
   model: 'vocabularySize=1024,hiddenSize=16,numExperts=4',
   trainable: 'all',
+  release: 'merged',
   loraRank: 2,
   loraAlpha: 4,
   device: 'cpu',

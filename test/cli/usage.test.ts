@@ -20,7 +20,7 @@ const strict = [...train, '--target-epsilon', '3', '--relation', 'add-or-remove-
 const constants = ['--sample-rate', '0.1', '--steps', '10', '--expected-batch-size', '5', '--target-delta', '1e-5']
 
 const WRONG_FLAGS: readonly (readonly [string, readonly string[], RegExp])[] = [
-  ['no command', [], /expected a command \(train, eval, predict, generate, convert, account, build, doctor\)/],
+  ['no command', [], /expected a command \(train, eval, predict, generate, convert, merge, account, build, doctor\)/],
   ['unknown command', ['trian'], /unknown command 'trian'.*train/],
   ['unknown flag', [...train, '--epoch', '3'], /unknown option '--epoch'.*--epochs.*dp-moe train --help/],
   ['flag without its value', ['train', '--train'], /--train <file>' argument missing/],
@@ -99,7 +99,7 @@ t.test('flags that are wrong in themselves: one line, exit code 2', async (t) =>
 t.test('help and version go to standard output, exit code 0', async (t) => {
   const help = await cli.run(['--help'])
   t.match(help, { code: 0, stderr: '' })
-  for (const command of ['train', 'eval', 'predict', 'generate', 'convert', 'account', 'build', 'doctor']) {
+  for (const command of ['train', 'eval', 'predict', 'generate', 'convert', 'merge', 'account', 'build', 'doctor']) {
     t.match(help.stdout, new RegExp(`^  ${command} `, 'm'))
     const own = await cli.run([command, '--help'])
     t.match(own, { code: 0, stderr: '' })

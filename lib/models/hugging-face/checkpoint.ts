@@ -8,6 +8,8 @@ import { SafetensorsFile, type TensorEntry } from '../safetensors.js'
 export const weightsFile = 'model.safetensors'
 export const indexFile = 'model.safetensors.index.json'
 export const configFile = 'config.json'
+/** Present where a folder holds LoRA adapters in the layout of PEFT. */
+export const adapterConfigFile = 'adapter_config.json'
 
 export type JsonObject = Record<string, unknown>
 
@@ -56,6 +58,12 @@ export class Checkpoint implements AsyncDisposable {
         'MODEL_FORMAT',
         `${folder} holds pytorch_model.bin, which can run code when it is read; expected ${weightsFile}. Convert it with transformers: ` +
           'from_pretrained(folder).save_pretrained(folder, safe_serialization=True)',
+      )
+    }
+    if (!single && !sharded && (await exists(join(folder, adapterConfigFile)))) {
+      throw new DpMoeError(
+        'MODEL_FORMAT',
+        `${folder} holds adapters and no whole model. Make one with dp-moe merge, and open that`,
       )
     }
     const names = sharded ? await shardNames(index) : undefined

@@ -37,11 +37,15 @@ export abstract class HuggingFaceModel extends Module {
     // transformers 4.56 renamed the setting.
     const config = { ...content, ['dtype' in content ? 'dtype' : 'torch_dtype']: dtypes[weights.dtype ?? 'F32'] }
     await replaceFile(join(folder, configFile), `${JSON.stringify(config, null, 2)}\n`)
-    if (!tokenizer) return
-    const { tokenizer: json, tokenizerConfig } = tokenizer.toJSON()
-    await replaceFile(join(folder, 'tokenizer.json'), `${JSON.stringify(json)}\n`)
-    await replaceFile(join(folder, 'tokenizer_config.json'), `${JSON.stringify(tokenizerConfig, null, 2)}\n`)
+    if (tokenizer) await saveTokenizer(folder, tokenizer)
   }
+}
+
+/** Writes tokenizer.json and tokenizer_config.json. */
+export async function saveTokenizer(folder: string, tokenizer: HuggingFaceTokenizer): Promise<void> {
+  const { tokenizer: json, tokenizerConfig } = tokenizer.toJSON()
+  await replaceFile(join(folder, 'tokenizer.json'), `${JSON.stringify(json)}\n`)
+  await replaceFile(join(folder, 'tokenizer_config.json'), `${JSON.stringify(tokenizerConfig, null, 2)}\n`)
 }
 
 /** What makes a model from its config.json. `init` fills what a checkpoint brings, `head` what it may lack. */

@@ -68,7 +68,11 @@ function divide(map: TensorMap, dtype: WeightType, maxBytes: number): Map<string
   return shards
 }
 
-async function valuesOf({ parameter, shape, offset }: TensorPlace, dtype: WeightType): Promise<TensorData> {
+/** The values of a tensor as they are written. */
+export async function valuesOf(
+  { parameter, shape, offset }: Omit<TensorPlace, 'optional'>,
+  dtype: WeightType,
+): Promise<TensorData> {
   const slice = parameter.tensor.slice(
     offset,
     shape.reduce((product, extent) => product * extent, 1),
