@@ -22,6 +22,9 @@ export interface BertMixture {
   readonly layers: readonly number[]
 }
 
+/** What the classification head reads: the first token through BERT's own pooler, or the mean over a text's tokens. */
+export type BertPooling = 'cls' | 'mean'
+
 /** How the mixtures are trained; it changes nothing that the model computes. */
 export interface BertMixtureTraining {
   /** Weight of the balance loss over all mixtures. Default 0.01. */
@@ -45,6 +48,8 @@ export interface BertConfig {
   readonly activation: Activation
   readonly layerNormEpsilon: number
   readonly labels: readonly string[]
+  /** Default 'cls'. */
+  readonly pooling?: BertPooling
   /** Mixtures of experts in place of some feed-forward parts (an upcycled model); undefined: none. */
   readonly mixture?: BertMixture | undefined
   /** In training, after the embeddings, attention, feed-forward and pooler. */
@@ -65,6 +70,7 @@ const schema = z.looseObject({
   position_embedding_type: z.string().default('absolute'),
   is_decoder: z.boolean().default(false),
   problem_type: z.string().nullish(),
+  classifier_pooling: z.enum(['cls', 'mean']).default('cls'),
   num_experts: positive.optional(),
   num_experts_per_tok: positive.default(1),
   moe_layers: z.array(z.int().nonnegative()).optional(),
@@ -73,7 +79,7 @@ const schema = z.looseObject({
 /** Reads a config.json. Without labels there or here the classes are LABEL_0 and LABEL_1, as in transformers. */
 export function bertConfigFrom(
   source: JsonObject,
-  { labels, dropout = 0 }: { labels?: readonly string[]; dropout?: number } = {},
+  { labels, pooling, dropout = 0 }: { labels?: readonly string[]; pooling?: BertPooling; dropout?: number } = {},
 ): BertConfig {
   const config = parseConfig(schema, source)
   const positions = config.position_embedding_type
@@ -92,6 +98,7 @@ export function bertConfigFrom(
     activation: activationOf(config.hidden_act),
     layerNormEpsilon: config.layer_norm_eps,
     labels: labels ?? labelsOf(source) ?? ['LABEL_0', 'LABEL_1'],
+    pooling: pooling ?? config.classifier_pooling,
     mixture: config.model_type === 'bert_moe' ? mixtureOf(config) : undefined,
     dropout,
   }
@@ -115,10 +122,11 @@ function mixtureOf(config: z.infer<typeof schema>): BertMixture {
 
 /** The settings of a config.json that say the same. */
 export function bertSettings(config: BertConfig): JsonObject {
-  const { vocabularySize, hiddenSize, intermediateSize, activation } = config
+  const { vocabularySize, hiddenSize, intermediateSize, activation, pooling = 'cls' } = config
   return {
     model_type: 'bert',
-    architectures: ['BertForSequenceClassification'],
+    // transformers has no head on a mean, so it is to take such a model for its encoder alone.
+    architectures: [pooling === 'cls' ? 'BertForSequenceClassification' : 'BertModel'],
     vocab_size: vocabularySize,
     hidden_size: hiddenSize,
     intermediate_size: intermediateSize,
@@ -129,6 +137,7 @@ export function bertSettings(config: BertConfig): JsonObject {
     hidden_act: settingOf(activation),
     layer_norm_eps: config.layerNormEpsilon,
     ...labelSettings(config.labels),
+    ...(pooling !== 'cls' && { classifier_pooling: pooling }),
     ...(config.mixture && mixtureSettings(config.mixture)),
   }
 }

@@ -34,7 +34,8 @@ export function bertTensorMap({ encoder, pooler, head }: BertClassifier): Tensor
     }
     both(`${prefix}.output.LayerNorm`, layer.feedForwardNorm)
   }
-  both('bert.pooler.dense', pooler, true)
+  if (pooler) both('bert.pooler.dense', pooler, true)
+  else map.ignore(/^(bert\.)?pooler\./)
   both('classifier', head, true)
   return map
     .rename(/^(embeddings|encoder|pooler)\./, 'bert.$1.')

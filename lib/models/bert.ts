@@ -16,6 +16,7 @@ import {
   type BertConfig,
   type BertMixture,
   type BertMixtureTraining,
+  type BertPooling,
   bertConfigFrom,
   bertSettings,
 } from './bert-config.js'
@@ -118,6 +119,8 @@ export interface BertLoadOptions extends BertMixtureTraining {
   readonly labels?: readonly string[]
   /** Seed of a new head's first weights. */
   readonly seed?: number | string
+  /** Default that of config.json, 'cls' where it names none. */
+  readonly pooling?: BertPooling
   /** Default 0; config.json's rate is that of its own training. */
   readonly dropout?: number
 }
@@ -128,10 +131,11 @@ interface BertParts {
   readonly training?: BertMixtureTraining
 }
 
-/** BERT with a head for classes over its first token: tanh pooler, then a linear layer. */
+/** BERT with a head for classes: a linear layer over the first token's tanh pooler, or over the mean of all tokens. */
 export class BertClassifier extends HuggingFaceModel {
   readonly encoder: BertEncoder
-  readonly pooler: Linear
+  /** Undefined where the head reads the mean. */
+  readonly pooler: Linear | undefined
   readonly head: Linear
   readonly #source: JsonObject
   readonly #dropout: Dropout
@@ -143,10 +147,11 @@ export class BertClassifier extends HuggingFaceModel {
     { headInit = init, source = {}, training }: BertParts = {},
   ) {
     super()
-    const { hiddenSize, labels, dropout } = config
+    const { hiddenSize, labels, pooling = 'cls', dropout } = config
     this.encoder = new BertEncoder(init, config, training)
     const deviation = 0.02
-    this.pooler = new Linear(headInit, { inputSize: hiddenSize, outputSize: hiddenSize, deviation })
+    this.pooler =
+      pooling === 'cls' ? new Linear(headInit, { inputSize: hiddenSize, outputSize: hiddenSize, deviation }) : undefined
     this.head = new Linear(headInit, { inputSize: hiddenSize, outputSize: labels.length, deviation })
     this.#dropout = new Dropout(dropout, 1)
     this.#source = source
@@ -172,11 +177,15 @@ export class BertClassifier extends HuggingFaceModel {
 
   /** Scores per sequence, and the routers' loss per unit. */
   forward(batch: TokenBatch, context: ForwardContext): { logits: Tensor; routerLoss: Tensor | undefined } {
-    const { tape } = context
     const { y: x, routerLoss } = this.encoder.forward(batch, context)
-    const pooled = this.pooler.forward(firstRows(batch, x, context), context)
-    const y = this.#dropout.forward(activate(tape, pooled, 'tanh'), context)
+    const y = this.#dropout.forward(this.#pool(batch, x, context), context)
     return { logits: this.head.forward(y, context, { outputType: 'float32' }), routerLoss }
+  }
+
+  #pool(batch: TokenBatch, x: Tensor, context: ForwardContext): Tensor {
+    const { tape } = context
+    if (!this.pooler) return poolPerSequence(tape, x)
+    return activate(tape, this.pooler.forward(firstRows(batch, x, context), context), 'tanh')
   }
 
   /** Scores per sequence, [sequences, labels]. */

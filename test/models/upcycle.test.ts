@@ -94,7 +94,7 @@ t.test('a gate of 1 teaches the router as p / (p held constant) does', async (t)
   const values = [0.3, -1, 2, 0.7, 0.1, 0.2, -0.4, 0.9, 0.5, 0.5, 0.5, 0.4]
   await device.scopeAsync(async () => {
     for (const straightThrough of [true, false]) {
-      const tape = new Tape(device, { add() {} })
+      const tape = new Tape(device, { add: () => 'done' })
       const scores = tape.watch(device.tensor(Float32Array.from(values), [3, 4]).withLayout(layout))
       const { gate } = route(tape, scores, {
         expertsPerToken: 1,
@@ -121,33 +121,66 @@ t.test('a gate of 1 teaches the router as p / (p held constant) does', async (t)
   })
 })
 
-t.test('norms, and what trains', async (t) => {
-  using model = await upcycle(device, folder, { numExperts: 4, balanceLoss: 0.2 })
-  perturb(device, model, 0.05)
-  const loss = model.loss.bind(model)
-  const batch = (some: readonly Example[]) => batchOf(device, some)
-  const subject: Subject<Example, ReturnType<typeof batch>> = { device, module: model, loss, batch }
-  const norms = await squaredNormsByParameter(subject, units, stepRandom(device))
-  for (const [index, unit] of units.entries()) {
-    await accumulateGradients(device, [() => batch([unit])], loss, sumSink)
-    for (const parameter of model.trainableParameters()) {
-      const gradient = (await parameter.gradient.data()) as Float32Array
-      const expected = gradient.reduce((sum, value) => sum + value * value, 0)
-      const got = norms.get(parameter.name)![index]!
-      t.ok(
-        Math.abs(got - expected) <= 3e-3 * expected + 1e-9,
-        `${parameter.name} of unit ${index}: ${got}, ${expected}`,
-      )
-      parameter.gradient.fill(0)
+t.test('a head on the mean over the tokens of a text', async (t) => {
+  using model = await BertClassifier.fromPretrained(device, folder, { pooling: 'mean' })
+  t.equal(model.pooler, undefined, 'the pooler of the checkpoint is passed over')
+  const context = { tape: new Tape(device), training: false }
+  const rows = (await device.scope(() =>
+    model.encoder.forward(batchOf(device, units), context).y.data(),
+  )) as Float32Array
+  const weight = (await model.head.weight.tensor.data()) as Float32Array
+  const bias = (await model.head.bias!.tensor.data()) as Float32Array
+  const got = await logits(model)
+  let first = 0
+  for (const [index, { ids }] of units.entries()) {
+    for (let label = 0; label < 3; label++) {
+      let expected = bias[label]!
+      for (let row = first; row < first + ids.length; row++) {
+        for (let i = 0; i < 12; i++) expected += (rows[12 * row + i]! * weight[12 * label + i]!) / ids.length
+      }
+      t.ok(Math.abs(got[3 * index + label]! - expected) < 1e-5, `text ${index}, label ${label}`)
     }
+    first += ids.length
   }
-  const routers = [...norms].filter(([name]) => /router/.test(name))
-  t.equal(routers.length, 2)
-  t.ok(
-    routers.every(([, values]) => values.every((value) => value > 0)),
-    'the router learns',
-  )
-  using frozen = await upcycle(device, folder, { numExperts: 4, trainRouter: false, releaseLoad: true })
-  t.notOk(frozen.trainableParameters().some(({ name }) => /router/.test(name)))
-  t.equal(frozen.parameters().filter((parameter) => parameter instanceof LoadEstimate).length, 2)
+  const saved = join(root, 'mean')
+  await model.savePretrained(saved)
+  const config = JSON.parse(readFileSync(join(saved, 'config.json'), 'utf8'))
+  t.match(config, { classifier_pooling: 'mean', architectures: ['BertModel'] })
+  using again = await BertClassifier.fromPretrained(device, saved)
+  t.same(await logits(again), got)
+  using mixture = await upcycle(device, saved, { numExperts: 3 })
+  t.ok(difference(await logits(mixture), got) < 1e-5, 'upcycling keeps it')
 })
+
+for (const pooling of ['cls', 'mean'] as const) {
+  t.test(`norms, and what trains: ${pooling}`, async (t) => {
+    using model = await upcycle(device, folder, { numExperts: 4, balanceLoss: 0.2, pooling })
+    perturb(device, model, 0.05)
+    const loss = model.loss.bind(model)
+    const batch = (some: readonly Example[]) => batchOf(device, some)
+    const subject: Subject<Example, ReturnType<typeof batch>> = { device, module: model, loss, batch }
+    const norms = await squaredNormsByParameter(subject, units, stepRandom(device))
+    for (const [index, unit] of units.entries()) {
+      await accumulateGradients(device, [() => batch([unit])], loss, sumSink)
+      for (const parameter of model.trainableParameters()) {
+        const gradient = (await parameter.gradient.data()) as Float32Array
+        const expected = gradient.reduce((sum, value) => sum + value * value, 0)
+        const got = norms.get(parameter.name)![index]!
+        t.ok(
+          Math.abs(got - expected) <= 3e-3 * expected + 1e-9,
+          `${parameter.name} of unit ${index}: ${got}, ${expected}`,
+        )
+        parameter.gradient.fill(0)
+      }
+    }
+    const routers = [...norms].filter(([name]) => /router/.test(name))
+    t.equal(routers.length, 2)
+    t.ok(
+      routers.every(([, values]) => values.every((value) => value > 0)),
+      'the router learns',
+    )
+    using frozen = await upcycle(device, folder, { numExperts: 4, trainRouter: false, releaseLoad: true })
+    t.notOk(frozen.trainableParameters().some(({ name }) => /router/.test(name)))
+    t.equal(frozen.parameters().filter((parameter) => parameter instanceof LoadEstimate).length, 2)
+  })
+}
