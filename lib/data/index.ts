@@ -29,7 +29,7 @@ export {
   streamExamples,
 } from './readers.js'
 export { type Split, splitByText } from './split.js'
-export type { TextSource } from './text-blocks.js'
+export type { DataSource, TextSource } from './text-blocks.js'
 export type { HuggingFaceConfig, Tokenizer, TokenizerConfig, WordHashConfig } from './tokenizer.js'
 export { tokenizerFromJson } from './tokenizer-from-json.js'
 export { groupByUser, type UserGroups } from './users.js'

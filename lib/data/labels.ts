@@ -1,6 +1,6 @@
 import { DpMoeError, invalid } from '../errors.js'
 import type { LabelledExample } from './readers.js'
-import { dataError, type TextSource } from './text-blocks.js'
+import { type DataSource, dataError } from './text-blocks.js'
 
 /** More classes than this, found in a file, mean that the wrong column was named. */
 const MOST_CLASSES_FOUND = 1000
@@ -41,7 +41,7 @@ export class LabelSet {
  *
  * @throws DpMoeError when there is only one class, or so many that the column cannot be a label
  */
-export function labelsFound(examples: readonly LabelledExample[], source: TextSource): LabelSet {
+export function labelsFound(examples: readonly LabelledExample[], source: DataSource): LabelSet {
   const names = [...new Set(examples.map((example) => example.label))]
   if (names.length > MOST_CLASSES_FOUND) {
     const remedy = 'Name the label column, or state the labels'
@@ -63,12 +63,12 @@ export function sortLabels(names: readonly string[]): string[] {
  *
  * @throws DpMoeError naming the line of the first label that is not in the set, and the labels that are
  */
-export function encodeLabels(examples: readonly LabelledExample[], labels: LabelSet, source: TextSource): Int32Array {
-  return Int32Array.from(examples, ({ label, line }) => {
+export function encodeLabels(examples: readonly LabelledExample[], labels: LabelSet, source: DataSource): Int32Array {
+  return Int32Array.from(examples, ({ label, line, file }) => {
     const index = labels.indexOf(label)
     if (index === undefined) {
       throw dataError(
-        source,
+        file ?? source,
         line,
         `the label '${label}' is unknown; ${known(labels)}. Correct it, remove the row, or add it to the stated labels before training`,
       )
@@ -82,12 +82,12 @@ export function encodeLabels(examples: readonly LabelledExample[], labels: Label
  *
  * @param classes class index of each example [N]
  */
-export function requireSeveralClasses(classes: Int32Array, labels: LabelSet, source: TextSource): void {
+export function requireSeveralClasses(classes: Int32Array, labels: LabelSet, source: DataSource): void {
   if (classes.some((value) => value !== classes[0])) return
   throw oneClass(classes.length === 0 ? [] : [labels.names[classes[0]!]!], source)
 }
 
-function oneClass(names: readonly string[], source: TextSource): DpMoeError {
+function oneClass(names: readonly string[], source: DataSource): DpMoeError {
   const found = names.length === 0 ? 'there are no labels' : `every row has the label '${names[0]}'`
   return dataError(source, undefined, `${found}. Training needs rows of two classes or more`)
 }

@@ -3,10 +3,11 @@ import { DpMoeError, invalid } from '../errors.js'
 import { requireInteger } from './checks.js'
 import { type DelimitedRow, readDelimited } from './delimited.js'
 import { readJsonLines } from './json-lines.js'
-import { dataError, sourceName, type TextSource } from './text-blocks.js'
+import { ParquetFile } from './parquet.js'
+import { type DataSource, dataError, sourceName, type TextSource } from './text-blocks.js'
 
-/** JSON Lines; comma-separated (RFC 4180); tab-separated without quoting. */
-export type DataFormat = 'jsonl' | 'csv' | 'tsv'
+/** JSON Lines; comma-separated (RFC 4180); tab-separated without quoting; Parquet. */
+export type DataFormat = 'jsonl' | 'csv' | 'tsv' | 'parquet'
 
 /** A text with its label as the file has it, surrounding white space removed. */
 export interface LabelledExample {
@@ -16,8 +17,10 @@ export interface LabelledExample {
   target?: string
   /** Who the text is from, as the file has it; where a group column was asked for. */
   group?: string
-  /** Line number in the file, from 1; the header is line 1. */
+  /** Line number in the file, from 1; the header is line 1. Of a Parquet file the row, from 1. */
   line: number
+  /** The file it is from, where several were read. */
+  file?: string
 }
 
 /** A text; its label where a label column was asked for. */
@@ -32,6 +35,8 @@ export interface ReadOptions {
   target?: string
   /** Name of the column (or JSON key) that says whose the example is. Without it, examples have no group. */
   group?: string
+  /** Class names by number: an integer in the label column stands for one of them. Default: as a Parquet file states them. */
+  labelNames?: readonly string[]
   /** Default: by the file's extension. */
   format?: DataFormat
   /** Reads no more than this many examples; default all. */
@@ -44,37 +49,52 @@ const FORMATS: Record<string, DataFormat> = {
   '.csv': 'csv',
   '.tsv': 'tsv',
   '.tab': 'tsv',
+  '.parquet': 'parquet',
 }
 
 /** Reads a data file whole: {@link streamExamples} in an array. */
 export async function readExamples(
-  source: TextSource,
+  source: DataSource,
   options: ReadOptions & { label: string },
 ): Promise<LabelledExample[]>
-export async function readExamples(source: TextSource, options: ReadOptions): Promise<Example[]>
-export async function readExamples(source: TextSource, options: ReadOptions): Promise<Example[]> {
+export async function readExamples(source: DataSource, options: ReadOptions): Promise<Example[]>
+export async function readExamples(source: DataSource, options: ReadOptions): Promise<Example[]> {
   const examples: Example[] = []
   for await (const example of streamExamples(source, options)) examples.push(example)
   return examples
 }
 
 /**
- * Reads examples from a JSON Lines, CSV or TSV file, or from a stream, without holding the file in memory.
+ * Reads examples from a JSON Lines, CSV, TSV or Parquet file, from several files one after another, or from a stream, without
+ * holding a file in memory (of a Parquet file one row group).
  *
  * Labels may be names or numbers (JSON: also true and false). An empty text is allowed.
  *
  * @throws DpMoeError with code DATA_FORMAT, FILE_NOT_FOUND or FILE_ACCESS: a message that names the file, the line, what
  *   is wrong (a missing column or label, no rows, not JSON, not UTF-8, NUL bytes, bad quoting) and what to do
  */
-export async function* streamExamples(source: TextSource, options: ReadOptions): AsyncGenerator<Example> {
-  const format = options.format ?? formatOf(source)
-  if (options.limit !== undefined) requireInteger('limit', options.limit, 1, Number.MAX_SAFE_INTEGER)
-  const rows = format === 'jsonl' ? jsonExamples(source, options) : delimitedExamples(source, format, options)
+export async function* streamExamples(source: DataSource, options: ReadOptions): AsyncGenerator<Example> {
+  const { limit } = options
+  if (limit !== undefined) requireInteger('limit', limit, 1, Number.MAX_SAFE_INTEGER)
   let count = 0
-  for await (const row of rows) {
-    yield row
-    if (++count === options.limit) return
+  for await (const example of Array.isArray(source)
+    ? fromFiles(source, options)
+    : fromSource(source as TextSource, options)) {
+    yield example
+    if (++count === limit) return
   }
+}
+
+async function* fromFiles(files: readonly string[], options: ReadOptions): AsyncGenerator<Example> {
+  for (const file of files) {
+    for await (const example of fromSource(file, options)) yield { ...example, file }
+  }
+}
+
+function fromSource(source: TextSource, options: ReadOptions): AsyncGenerator<Example> {
+  const format = options.format ?? formatOf(source)
+  if (format === 'parquet') return parquetExamples(source, options)
+  return format === 'jsonl' ? jsonExamples(source, options) : delimitedExamples(source, format, options)
 }
 
 function formatOf(source: TextSource): DataFormat {
@@ -91,17 +111,47 @@ async function* jsonExamples(source: TextSource, options: ReadOptions): AsyncGen
   let count = 0
   for await (const { value, line } of readJsonLines(source)) {
     count++
-    const example: Example = { text: textOf(value, options.text, line, source), line }
-    if (options.target !== undefined) example.target = textOf(value, options.target, line, source)
-    if (options.label !== undefined) {
-      example.label = nameOf(property(value, options.label, line, source), 'label', options.label, line, source)
-    }
-    if (options.group !== undefined) {
-      example.group = nameOf(property(value, options.group, line, source), 'group', options.group, line, source)
-    }
-    yield example
+    yield exampleOf(value, line, options, source)
   }
   if (count === 0) throw dataError(source, undefined, 'the file is empty. Give a file with one JSON object a line')
+}
+
+async function* parquetExamples(source: TextSource, options: ReadOptions): AsyncGenerator<Example> {
+  if (typeof source !== 'string') {
+    throw new DpMoeError('INVALID_ARGUMENT', `${source.name}: Parquet is read from a file, not from a stream`)
+  }
+  const { text, target, label, group } = options
+  const wanted = [text, target, label, group].filter((name) => name !== undefined)
+  await using file = await ParquetFile.open(source)
+  const missing = wanted.find((name) => !file.columns.includes(name))
+  if (missing !== undefined) throw noColumn(missing, file.columns, undefined, source)
+  const stated = label === undefined ? undefined : file.labelNames(label)
+  const labelNames = options.labelNames ?? stated
+  let count = 0
+  for await (const { value, row } of file.rows(wanted)) {
+    count++
+    yield exampleOf(value, row, labelNames ? { ...options, labelNames } : options, source)
+  }
+  if (count === 0) throw dataError(source, undefined, 'the file has no rows. Add one for each example')
+}
+
+/** An example from a row whose columns have names. */
+function exampleOf(value: Record<string, unknown>, line: number, options: ReadOptions, source: TextSource): Example {
+  const { text, target, label, group, labelNames } = options
+  const example: Example = { text: textOf(value, text, line, source), line }
+  if (target !== undefined) example.target = textOf(value, target, line, source)
+  if (label !== undefined) {
+    example.label = named(nameOf(property(value, label, line, source), 'label', label, line, source), labelNames)
+  }
+  if (group !== undefined) {
+    example.group = nameOf(property(value, group, line, source), 'group', group, line, source)
+  }
+  return example
+}
+
+/** The name of a class that is given by its number. */
+function named(label: string, names: readonly string[] | undefined): string {
+  return (names && /^\d+$/.test(label) ? names[Number(label)] : undefined) ?? label
 }
 
 function textOf(value: Record<string, unknown>, column: string, line: number, source: TextSource): string {
@@ -119,8 +169,8 @@ function property(value: Record<string, unknown>, key: string, line: number, sou
 type Role = 'label' | 'group'
 
 function nameOf(value: unknown, role: Role, column: string, line: number, source: TextSource): string {
-  if (value === null) throw missingName(role, column, line, source)
-  if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
+  if (value === null || value === undefined) throw missingName(role, column, line, source)
+  if (!['string', 'number', 'boolean', 'bigint'].includes(typeof value)) {
     const what = role === 'label' ? 'Labels' : 'Groups'
     throw dataError(source, line, `'${column}' is ${shown(value)}. ${what} must be names or numbers`)
   }
@@ -145,7 +195,8 @@ async function* delimitedExamples(
     const example: Example = { text: row.fields[columns.text!]!, line: row.line }
     if (columns.target !== undefined) example.target = row.fields[columns.target]!
     if (columns.label !== undefined) {
-      example.label = nonBlank(row.fields[columns.label]!, 'label', options.label!, row.line, source)
+      const label = nonBlank(row.fields[columns.label]!, 'label', options.label!, row.line, source)
+      example.label = named(label, options.labelNames)
     }
     if (columns.group !== undefined) {
       example.group = nonBlank(row.fields[columns.group]!, 'group', options.group!, row.line, source)
@@ -167,7 +218,7 @@ function columnIndex(name: string, header: DelimitedRow, source: TextSource): nu
   return index
 }
 
-function noColumn(name: string, existing: readonly string[], line: number, source: TextSource): Error {
+function noColumn(name: string, existing: readonly string[], line: number | undefined, source: TextSource): Error {
   const list = existing.length === 0 ? 'there are none' : `the columns are ${existing.map((c) => `'${c}'`).join(', ')}`
   return dataError(
     source,
@@ -187,6 +238,6 @@ function missingName(role: Role, column: string, line: number, source: TextSourc
 }
 
 function shown(value: unknown): string {
-  if (value === null) return 'null'
+  if (value === null || value === undefined) return 'null'
   return Array.isArray(value) ? 'a list' : typeof value === 'object' ? 'an object' : `a ${typeof value}`
 }

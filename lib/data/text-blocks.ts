@@ -13,6 +13,9 @@ export interface TextBlock {
 /** Where bytes come from: a path, or a stream (standard input) with the name that errors give it. */
 export type TextSource = string | { name: string; stream: AsyncIterable<Uint8Array> }
 
+/** One source, or the files that hold a data set together. */
+export type DataSource = TextSource | readonly string[]
+
 const NEWLINE = 0x0a
 
 /** A line past this could not be held as a string in every case. */
@@ -21,12 +24,14 @@ const LONGEST_LINE = 256 * 1024 * 1024
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf])
 
 /** The name that errors give a source. */
-export function sourceName(source: TextSource): string {
-  return typeof source === 'string' ? source : source.name
+export function sourceName(source: DataSource): string {
+  if (typeof source === 'string') return source
+  if ('name' in source) return source.name
+  return source.length === 1 ? source[0]! : `${source[0]} and ${source.length - 1} more`
 }
 
 /** A data file's error, in the one form all of them have: file:line: what is wrong. What to do. */
-export function dataError(source: TextSource, line: number | undefined, message: string, cause?: unknown): DpMoeError {
+export function dataError(source: DataSource, line: number | undefined, message: string, cause?: unknown): DpMoeError {
   const place = line === undefined ? sourceName(source) : `${sourceName(source)}:${line}`
   return new DpMoeError('DATA_FORMAT', `${place}: ${message}`, cause === undefined ? undefined : { cause })
 }
