@@ -72,14 +72,14 @@ export function attention(tape: Tape, q: Tensor, k: Tensor, v: Tensor, options: 
     causal,
   }
   device.run('attention', common)
-  tape.record([y], [q, k, v], [bias?.table], ([dy]) => {
+  const backward = (dy: Tensor) => {
     const dq = device.empty(q.shape, { layout, dtype: q.dtype })
     const dk = device.empty(k.shape, { layout: keyLayout, dtype: k.dtype })
     const dv = device.empty(v.shape, { layout: keyLayout, dtype: v.dtype })
     const table = bias?.table
     const perSequence = bias?.buckets.length ?? 0
     const dBias = tape.trains(table) ? device.empty([layout.sequenceCount * perSequence, heads]) : undefined
-    device.run('attentionBackward', { ...common, dy: dy!, dq, dk, dv, dBias })
+    device.run('attentionBackward', { ...common, dy, dq, dk, dv, dBias })
     tape.addGradient(q, dq)
     tape.addGradient(k, dk)
     tape.addGradient(v, dv)
@@ -88,7 +88,8 @@ export function attention(tape: Tape, q: Tensor, k: Tensor, v: Tensor, options: 
       const segments = distanceSegments(layout, perSequence)
       tape.addSite({ kind: 'embedding', parameter: bias.table, dy: dBias, ids, segments })
     }
-  })
+  }
+  tape.record([y], [q, k, v], [bias?.table], ([dy]) => backward(dy!), [logSumExp])
   return y
 }
 

@@ -46,7 +46,7 @@ export function linear(
   const [p, d] = matrixShape(operation, x, weight, bias, layout instanceof RoutedLayout ? groups : undefined)
   const rows = layout instanceof RoutedLayout ? layout.slots : x.shape[0]!
   const y = device.empty([rows, p], { layout, dtype: options.outputType ?? x.dtype })
-  const needsArgument = activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
+  const needsArgument = activation !== 'none' && activation !== 'relu' && tape.records
   const preActivation = needsArgument ? device.empty([rows, p], { layout, dtype: x.dtype }) : undefined
   const xRows = gathered ? options.routed!.rowOfSlot : undefined
   const groupOffsets = layout instanceof RoutedLayout ? layout.segmentOffsets : undefined
@@ -68,8 +68,8 @@ export function linear(
     accumulate: false,
     activation: activationCode(activation),
   })
-  tape.record([y], [x], [weight, bias], ([gradient]) => {
-    let dy = converted(device, gradient!, x.dtype)
+  const backward = (gradient: Tensor) => {
+    let dy = converted(device, gradient, x.dtype)
     if (activation !== 'none') {
       const argument = preActivation ?? converted(device, y, x.dtype)
       dy = activationBackward(device, dy, argument, activation, layout)
@@ -117,7 +117,8 @@ export function linear(
       accumulate: false,
     })
     tape.addGradient(x, dx)
-  })
+  }
+  tape.record([y], [x], [weight, bias], ([gradient]) => backward(gradient!), [preActivation])
   return y
 }
 

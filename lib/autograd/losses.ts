@@ -19,11 +19,12 @@ export function crossEntropy(tape: Tape, logits: Tensor, targets: Tensor): Tenso
   const logSumExp = device.empty([rows!])
   const common = { logits, targets, logSumExp, rows: rows!, classes: classes! }
   device.run('crossEntropy', { ...common, loss })
-  tape.record([loss], [logits], [], ([dLoss]) => {
+  const backward = (dLoss: Tensor) => {
     const dLogits = device.empty(logits.shape, { layout, dtype: logits.dtype })
-    device.run('crossEntropyBackward', { ...common, dLoss: dLoss!, dLogits })
+    device.run('crossEntropyBackward', { ...common, dLoss, dLogits })
     tape.addGradient(logits, dLogits)
-  })
+  }
+  tape.record([loss], [logits], [], ([dLoss]) => backward(dLoss!), [logSumExp])
   return loss
 }
 

@@ -84,7 +84,7 @@ export function mixture(
     d: intermediate,
     activation: activationCode(activation),
   }
-  const keepsArgument = !gated && activation !== 'none' && activation !== 'relu' && tape.sink !== undefined
+  const keepsArgument = !gated && activation !== 'none' && activation !== 'relu' && tape.records
   const argument = keepsArgument ? wide() : undefined
   if (gated) device.run('gatedActivation', { ...gated, y: a })
   else project(up, upBias, a, activation, argument)
@@ -114,11 +114,11 @@ export function mixture(
   })
   expertOutput[Symbol.dispose]()
 
-  tape.record([y], [x, gate], [gateProjection, up, upBias, down, downBias], ([dOut]) => {
+  const backward = (dOut: Tensor) => {
     const gateOfSlot = gateInSlots(tape, gate, plan)
     const dA = wide()
     device.run('matrixMultiply', {
-      x: dOut!,
+      x: dOut,
       xRows: plan.rowOfSlot,
       weight: down.as(x.dtype),
       y: dA,
@@ -134,7 +134,7 @@ export function mixture(
       device.run('rowDot', { a: dA, b: a, countOffsets: plan.segmentOffsets, y: dGate, rows: slots, d: intermediate })
       if (downBias) {
         device.run('matrixMultiply', {
-          x: dOut!,
+          x: dOut,
           xRows: plan.rowOfSlot,
           weight: downBias.as(x.dtype),
           y: dGate,
@@ -151,7 +151,7 @@ export function mixture(
     }
     const segments = plan.segments
     if (tape.trains(down) || tape.trains(downBias)) {
-      const dy = toSlots(tape, dOut!, plan, gateOfSlot)
+      const dy = toSlots(tape, dOut, plan, gateOfSlot)
       if (tape.trains(down)) tape.addSite({ kind: 'linear', parameter: down, dy, x: a, segments })
       if (tape.trains(downBias)) tape.addSite({ kind: 'bias', parameter: downBias, dy, segments })
     }
@@ -200,6 +200,8 @@ export function mixture(
       accumulate: false,
     })
     tape.addGradient(x, dx)
-  })
+  }
+  const parameters = [gateProjection, up, upBias, down, downBias]
+  tape.record([y], [x, gate], parameters, ([dOut]) => backward(dOut!), [a, argument, gated?.gate, gated?.up])
   return y
 }

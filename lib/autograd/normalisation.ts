@@ -21,13 +21,13 @@ export function layerNorm(
   const mean = device.empty([rows])
   const rstd = device.empty([rows])
   device.run('layerNorm', { x, weight: weight.tensor, bias: bias?.tensor, y, mean, rstd, rows, d, epsilon })
-  tape.record([y], [x], [weight, bias], ([dy]) => {
+  const backward = (dy: Tensor) => {
     const units = requireUnits('layerNorm', x)
     const dx = device.empty([rows, d], like)
     const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
     const dBias = tape.trains(bias) ? device.empty([units.units, d]) : undefined
     device.run('layerNormBackward', {
-      dy: dy!,
+      dy,
       x,
       weight: weight.tensor,
       mean,
@@ -43,7 +43,8 @@ export function layerNorm(
     if (dWeight) tape.addSite({ kind: 'perUnit', parameter: weight, gradient: dWeight, units: units.units })
     if (dBias) tape.addSite({ kind: 'perUnit', parameter: bias!, gradient: dBias, units: units.units })
     tape.addGradient(x, dx)
-  })
+  }
+  tape.record([y], [x], [weight, bias], ([dy]) => backward(dy!), [mean, rstd])
   return y
 }
 
@@ -59,13 +60,13 @@ export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6
   const y = device.empty(x.shape, like)
   const rstd = device.empty([rows])
   device.run('rmsNorm', { x, weight: weight.tensor, y, rstd, rows, d, epsilon })
-  tape.record([y], [x], [weight], ([dy]) => {
+  const backward = (dy: Tensor) => {
     const units = requireUnits('rmsNorm', x)
     const dx = device.empty(x.shape, like)
     const offsets = units.offsets.map((row) => row * heads)
     const dWeight = tape.trains(weight) ? device.empty([units.units, d]) : undefined
     device.run('rmsNormBackward', {
-      dy: dy!,
+      dy,
       x,
       weight: weight.tensor,
       rstd,
@@ -78,7 +79,8 @@ export function rmsNorm(tape: Tape, x: Tensor, weight: Parameter, epsilon = 1e-6
     })
     if (dWeight) tape.addSite({ kind: 'perUnit', parameter: weight, gradient: dWeight, units: units.units })
     tape.addGradient(x, dx)
-  })
+  }
+  tape.record([y], [x], [weight], ([dy]) => backward(dy!), [rstd])
   return y
 }
 

@@ -44,7 +44,30 @@ export type GradientSite = LinearSite | BiasSite | EmbeddingSite | PerUnitSite
 
 /** Receives the gradient sites of a backward pass. */
 export interface GradientSink {
-  add(site: GradientSite): void
+  /**
+   * Takes a site and returns the tensors that it will need later on. `isOnly`: the parameter was used once in the forward
+   * pass, so that no other site of it comes.
+   */
+  add(site: GradientSite, isOnly: boolean): readonly Tensor[]
+  /**
+   * A part of backward that can be run again (`checkpoint`), for a sink that needs sites twice: it runs it in place of
+   * keeping them. Returns whether it will do so after backward. Default: the part is run once, with this sink.
+   */
+  addPart?(run: (sink: GradientSink) => void): boolean
+}
+
+/** The tensors that a site consists of. */
+export function tensorsOf(site: GradientSite): Tensor[] {
+  switch (site.kind) {
+    case 'linear':
+      return [site.dy, site.x, ...(site.xRows ? [site.xRows] : []), site.segments.offsets]
+    case 'bias':
+      return [site.dy, site.segments.offsets]
+    case 'embedding':
+      return [site.dy, site.ids, site.segments.offsets]
+    case 'perUnit':
+      return [site.gradient]
+  }
 }
 
 /** Adds factor(unit) * gradient of a site to its parameter's gradient buffer; without factors, the plain sum. */
@@ -122,7 +145,8 @@ export function identityOffsets(site: PerUnitSite): Tensor {
 
 /** Without privacy: each site's gradient is added at once. */
 export class SumSink implements GradientSink {
-  add(site: GradientSite): void {
+  add(site: GradientSite): readonly Tensor[] {
     addWeightedGradient(site)
+    return []
   }
 }

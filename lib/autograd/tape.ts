@@ -7,7 +7,20 @@ import type { GradientSink, GradientSite } from './sinks.js'
 
 interface Entry {
   readonly outputs: readonly Tensor[]
+  readonly saved: readonly (Tensor | undefined)[]
   readonly backward: (gradients: readonly (Tensor | undefined)[]) => void
+}
+
+export interface TapeOptions {
+  /**
+   * Backward frees what a forward op made as soon as its own backward has run: nothing that was computed on this tape but
+   * its loss may be used afterwards. Default false: all stays until it is disposed.
+   */
+  readonly releases?: boolean
+  /** Forward passes that are only recorded when they are run again (`checkpoint`) record nothing. Default true. */
+  readonly records?: boolean
+  /** The tape of which this one is a part: parameters' uses are counted over the whole. */
+  readonly whole?: Tape
 }
 
 /**
@@ -18,11 +31,28 @@ export class Tape {
   readonly #entries: Entry[] = []
   readonly #tracked = new Set<Tensor>()
   readonly #gradients = new Map<Tensor, Tensor>()
+  /** How many tensors a tensor is the gradient of. */
+  readonly #holders = new Map<Tensor, number>()
+  /** What must outlive backward: tensors of sites that the sink kept. */
+  readonly #retained = new Set<Tensor>()
+  /** What the op whose backward runs leaves behind. */
+  #left: Tensor[] = []
+  readonly #uses: Map<Parameter, number>
+  readonly #options: TapeOptions
 
   constructor(
     readonly device: Device,
     readonly sink?: GradientSink,
-  ) {}
+    options: TapeOptions = {},
+  ) {
+    this.#options = options
+    this.#uses = options.whole ? options.whole.#uses : new Map()
+  }
+
+  /** Whether ops keep what their backward needs. */
+  get records(): boolean {
+    return this.sink !== undefined && this.#options.records !== false
+  }
 
   /** Whether gradients with respect to `tensor` are wanted. */
   tracks(tensor: Tensor): boolean {
@@ -35,19 +65,28 @@ export class Tape {
   }
 
   /**
-   * Records an op: `backward` receives the gradients of `outputs` (undefined where none arrived).
-   * Recorded only if a parameter it uses trains or an input is tracked.
+   * Records an op: `backward` receives the gradients of `outputs` (undefined where none arrived). `saved` is what the op
+   * made for its own backward alone. Recorded only if a parameter it uses trains or an input is tracked.
    */
   record(
     outputs: readonly Tensor[],
     inputs: readonly Tensor[],
     parameters: readonly (Parameter | undefined)[],
     backward: (gradients: readonly (Tensor | undefined)[]) => void,
+    saved: readonly (Tensor | undefined)[] = [],
   ): void {
     if (!this.sink) return
-    if (!inputs.some((input) => this.#tracked.has(input)) && !parameters.some((p) => this.trains(p))) return
+    const trained = parameters.filter((parameter) => this.trains(parameter))
+    if (!inputs.some((input) => this.#tracked.has(input)) && trained.length === 0) return
+    const isCounted = this.#options.whole === undefined || this.#options.records === false
+    if (isCounted) for (const parameter of trained) this.#uses.set(parameter, (this.#uses.get(parameter) ?? 0) + 1)
+    this.recordTracked(outputs, backward, saved)
+  }
+
+  /** As `record`, where it is known that gradients are wanted. */
+  recordTracked(outputs: readonly Tensor[], backward: Entry['backward'], saved: Entry['saved'] = []): void {
     for (const output of outputs) this.#tracked.add(output)
-    this.#entries.push({ outputs, backward })
+    if (this.records) this.#entries.push({ outputs, saved, backward })
   }
 
   /** Adds to the gradient of `tensor`, which has its dtype; call it from an op's backward. */
@@ -55,17 +94,34 @@ export class Tape {
     if (!this.#tracked.has(tensor)) return
     const present = this.#gradients.get(tensor)
     if (!present) {
-      this.#gradients.set(tensor, gradient)
+      this.#setGradient(tensor, gradient)
       return
     }
     const sum = this.device.empty(tensor.shape, { layout: layoutOf(tensor), dtype: tensor.dtype })
     this.device.run('add', { a: present, b: gradient, y: sum, size: sum.size, alpha: 1, beta: 1 })
-    this.#gradients.set(tensor, sum)
+    this.#setGradient(tensor, sum)
+    this.#letGo(present)
   }
 
   /** Hands a use of a trainable parameter to the sink. */
   addSite(site: GradientSite): void {
-    this.sink?.add(site)
+    if (this.sink) this.retain(this.sink.add(site, this.isOnlyUse(site.parameter)))
+  }
+
+  /** Whether the forward pass used this parameter once. */
+  isOnlyUse(parameter: Parameter): boolean {
+    return this.#uses.get(parameter) === 1
+  }
+
+  /** Keeps tensors when backward frees what it no longer needs. */
+  retain(tensors: readonly Tensor[]): void {
+    for (const tensor of tensors) this.#retained.add(tensor)
+    this.#left.push(...tensors)
+  }
+
+  /** What `retain` was told of. */
+  get retained(): readonly Tensor[] {
+    return [...this.#retained]
   }
 
   /** Runs backward from a loss per unit, [units]: the gradient of the sum over units, kept apart by unit. */
@@ -79,22 +135,68 @@ export class Tape {
     }
     if (!this.sink) throw new DpMoeError('INVALID_ARGUMENT', 'backward: this tape has no gradient sink (evaluation)')
     const ones = this.device.tensor(new Float32Array(lossPerUnit.size).fill(1), lossPerUnit.shape)
-    if (this.#tracked.has(lossPerUnit)) this.#gradients.set(lossPerUnit, ones)
+    this.retain([lossPerUnit])
+    this.backwardFrom([[lossPerUnit, ones]])
+  }
+
+  /** Runs backward from tensors whose gradients are given. */
+  backwardFrom(seeds: readonly (readonly [tensor: Tensor, gradient: Tensor])[]): void {
+    for (const [tensor, gradient] of seeds) {
+      if (this.#tracked.has(tensor)) this.#setGradient(tensor, gradient)
+    }
     for (let entry = this.#entries.pop(); entry; entry = this.#entries.pop()) {
       const gradients = entry.outputs.map((output) => this.#gradients.get(output))
-      if (gradients.some((gradient) => gradient !== undefined)) entry.backward(gradients)
-      for (const output of entry.outputs) this.#gradients.delete(output)
+      if (gradients.some((gradient) => gradient !== undefined)) this.#run(entry, gradients)
+      for (const output of entry.outputs) {
+        const gradient = this.#gradients.get(output)
+        this.#gradients.delete(output)
+        if (gradient) this.#letGo(gradient)
+      }
+      if (!this.#options.releases) continue
+      for (const tensor of [...entry.outputs, ...entry.saved]) if (tensor) this.#release(tensor)
     }
   }
 
-  /** The gradient that arrived at a leaf registered with `watch`; for tests. */
+  /** The gradient that arrived at a leaf registered with `watch`. */
   gradientOf(tensor: Tensor): Tensor | undefined {
     return this.#gradients.get(tensor)
   }
 
-  /** Tracks an input that no parameter made, so that `gradientOf` tells its gradient. */
+  /** Tracks an input that no op of this tape made, so that `gradientOf` tells its gradient. */
   watch(tensor: Tensor): Tensor {
     this.#tracked.add(tensor)
     return tensor
+  }
+
+  #run(entry: Entry, gradients: readonly (Tensor | undefined)[]): void {
+    if (!this.#options.releases) {
+      entry.backward(gradients)
+      return
+    }
+    this.#left = []
+    this.device.scope(() => {
+      entry.backward(gradients)
+      return this.#left
+    })
+  }
+
+  #setGradient(tensor: Tensor, gradient: Tensor): void {
+    this.#gradients.set(tensor, gradient)
+    this.#holders.set(gradient, (this.#holders.get(gradient) ?? 0) + 1)
+    this.#left.push(gradient)
+  }
+
+  #letGo(gradient: Tensor): void {
+    const holders = this.#holders.get(gradient)! - 1
+    if (holders > 0) {
+      this.#holders.set(gradient, holders)
+      return
+    }
+    this.#holders.delete(gradient)
+    if (this.#options.releases) this.#release(gradient)
+  }
+
+  #release(tensor: Tensor): void {
+    if (!this.#retained.has(tensor) && !this.#holders.has(tensor)) tensor[Symbol.dispose]()
   }
 }

@@ -52,7 +52,7 @@ export async function accumulateGradients<B extends UnitBatch>(
     const { losses, layout } = device.scope(() => {
       const batch = microBatch()
       const sink = sinkFor(batch.layout.units)
-      const tape = new Tape(device, sink)
+      const tape = new Tape(device, sink, { releases: true })
       const lossPerUnit = loss(batch, { tape, training: true, random, telemetry })
       tape.backward(lossPerUnit)
       sink.finish()

@@ -1,19 +1,34 @@
-import { type EmbeddingSite, type GradientSite, identityOffsets, type LinearSite } from '../autograd/sinks.js'
+import {
+  addWeightedGradient,
+  type EmbeddingSite,
+  type GradientSite,
+  identityOffsets,
+  type LinearSite,
+} from '../autograd/sinks.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { DpMoeError } from '../errors.js'
 
-/** Per-segment gradients that the norm made anyway and the weighted sum uses again. */
-export interface KeptTiles {
+/** Which segments have tiles, and the tiles. */
+interface Tiles {
   readonly tileOf: Tensor
   readonly tiles: Tensor
 }
 
+/**
+ * What the norm of a site found out that its clipped gradient must know: that of a segment whose rows cancel is made in the
+ * way its norm was. Undefined where tiles are to be made again: they are too large to be kept.
+ */
+export type Marks = Tensor | undefined
+
 /** Adds a site's squared gradient norm to each unit's, normSquared float64 [units]. */
-export function addSquaredNorm(device: Device, site: GradientSite, normSquared: Tensor): KeptTiles | undefined {
+export function addSquaredNorm(device: Device, site: GradientSite, normSquared: Tensor): Marks {
   switch (site.kind) {
     case 'linear':
-      return linearNorm(device, site, normSquared)
+      return device.scope(() => {
+        const { tileOf } = linearNorm(device, site, normSquared)
+        return mostTiles(site) === 0 ? tileOf : undefined
+      })
     case 'bias':
       device.run('segmentBiasNorms', {
         dy: site.dy,
@@ -50,11 +65,24 @@ export function addSquaredNorm(device: Device, site: GradientSite, normSquared: 
   }
 }
 
-function linearNorm(device: Device, site: LinearSite, normSquared: Tensor): KeptTiles {
-  const rows = site.dy.shape[0]!
-  const p = site.dy.shape[1]!
+/** Adds factor(unit) * gradient of a site whose norm was taken to its parameter's gradient buffer. */
+export function addClippedGradient(device: Device, site: GradientSite, factor: Tensor, marks: Marks): void {
+  if (site.kind !== 'linear') {
+    addWeightedGradient(site, factor)
+    return
+  }
+  device.scope(() => {
+    const { segments } = site
+    const again = () => linearNorm(device, site, device.zeros([segments.units], { dtype: 'float64' }))
+    const [p, d] = [site.dy.shape[1]!, site.x.shape[1]!]
+    addWeightedGradient(site, factor, marks ? { tileOf: marks, tiles: device.empty([0, p, d]) } : again())
+  })
+}
+
+function linearNorm(device: Device, site: LinearSite, normSquared: Tensor): Tiles {
+  const [rows, p] = site.dy.shape as [number, number]
   const d = site.x.shape[1]!
-  const maxTiles = mostTiles(site, p, d)
+  const maxTiles = mostTiles(site)
   const tileOf = device.empty([site.segments.segments], { dtype: 'int32' })
   const tiles = device.empty([maxTiles, p, d])
   device.run('segmentGradientNorms', {
@@ -77,12 +105,13 @@ function linearNorm(device: Device, site: LinearSite, normSquared: Tensor): Kept
 
 /**
  * How many segments can take the tile form at most: those with n^2 >= 20 h, h = d p / (d + p). Group sizes are known on the
- * device only, but a unit of length L spread over experts has at most L * fanOut / n of them.
+ * device only, but a unit of length L spread over experts has at most L * fanOut / n of them, and one an expert.
  */
-function mostTiles(site: LinearSite, p: number, d: number): number {
+function mostTiles({ dy, x, segments: { lengths, fanOut, segments, units } }: LinearSite): number {
+  const [p, d] = [dy.shape[1]!, x.shape[1]!]
   const shortest = Math.max(1, Math.ceil(Math.sqrt((20 * d * p) / (d + p))))
   let tiles = 0
-  for (const length of site.segments.lengths) tiles += Math.floor((length * site.segments.fanOut) / shortest)
+  for (const length of lengths) tiles += Math.min(segments / units, Math.floor((length * fanOut) / shortest))
   return tiles
 }
 

@@ -8,6 +8,7 @@ import { Parameter } from '../../lib/autograd/parameter.js'
 import { type GradientSite, SumSink } from '../../lib/autograd/sinks.js'
 import { Tape } from '../../lib/autograd/tape.js'
 import { Device } from '../../lib/engine/device.js'
+import { collecting } from '../support/sites.js'
 
 const device = Device.open('cpu', { threads: 1 })
 t.teardown(() => device[Symbol.dispose]())
@@ -51,7 +52,7 @@ t.test('gradients of an input used several times add up', async (t) => {
 
 t.test('a part that does not reach the loss hands over no site', (t) => {
   const sites: GradientSite[] = []
-  const tape = new Tape(device, { add: (site) => sites.push(site) })
+  const tape = new Tape(device, collecting(sites))
   const [used, unused] = [new Parameter(device.zeros([2, 2])), new Parameter(device.zeros([2, 2]))]
   const input = x()
   linear(tape, input, unused)
@@ -65,7 +66,7 @@ t.test('a part that does not reach the loss hands over no site', (t) => {
 
 t.test('frozen parameters are passed through, and nothing is recorded below the first trained one', (t) => {
   const sites: GradientSite[] = []
-  const tape = new Tape(device, { add: (site) => sites.push(site) })
+  const tape = new Tape(device, collecting(sites))
   const make = () => new Parameter(device.zeros([2, 2]))
   const [first, second, third] = [make().freeze(), make(), make().freeze()]
   const low = linear(tape, x(), first)

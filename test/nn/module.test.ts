@@ -12,7 +12,7 @@ import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
 import { Module } from '../../lib/nn/module.js'
 import { LayerNorm } from '../../lib/nn/norms.js'
-import { stepRandom } from '../support/sites.js'
+import { collecting, stepRandom } from '../support/sites.js'
 
 const device = Device.open('cpu', { threads: 2 })
 t.teardown(() => device[Symbol.dispose]())
@@ -66,7 +66,7 @@ t.test('gradient sites: every use of a trained parameter, none of a frozen one',
   const sites: GradientSite[] = []
   device.scope(() => {
     const layout = new UnitLayout(device, Int32Array.of(0, 2, 3), Int32Array.of(0, 1))
-    const tape = new Tape(device, { add: (site) => sites.push(site) })
+    const tape = new Tape(device, collecting(sites))
     const context = { tape, training: true }
     const ids = device.tensor([1, 2, 3], [3], 'int32').withLayout(layout)
     let x = module.embedding.forward(ids, context)

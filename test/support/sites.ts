@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { StepRandom } from '../../lib/autograd/elementwise.js'
 import type { UnitLayout } from '../../lib/autograd/layout.js'
-import { type GradientSink, type GradientSite, SumSink } from '../../lib/autograd/sinks.js'
+import { type GradientSink, type GradientSite, SumSink, tensorsOf } from '../../lib/autograd/sinks.js'
 import { Tape } from '../../lib/autograd/tape.js'
 import type { Device } from '../../lib/engine/device.js'
 import type { Tensor } from '../../lib/engine/tensor.js'
@@ -16,6 +16,16 @@ export interface Subject<E, B extends UnitBatch> {
   readonly module: Module
   readonly loss: LossFunction<B>
   readonly batch: (units: readonly E[]) => B
+}
+
+/** A sink that puts every site into `sites`. */
+export function collecting(sites: GradientSite[]): GradientSink {
+  return {
+    add(site) {
+      sites.push(site)
+      return tensorsOf(site)
+    },
+  }
 }
 
 /** Keys dropout and jitter as step 5 of a run would. */
@@ -87,7 +97,7 @@ export async function rowsOfUnit<E, B extends UnitBatch>(
 ): Promise<Map<string, string>> {
   const sites: GradientSite[] = []
   return subject.device.scopeAsync(async () => {
-    backward(subject, units, random, () => ({ add: (site) => sites.push(site) }))
+    backward(subject, units, random, () => collecting(sites))
     const found = new Map<string, string>()
     for (const [number, site] of sites.entries()) {
       const name = `${number} ${site.parameter.name} ${site.kind}`
