@@ -5,8 +5,8 @@ import { MixtureClassifier } from '../lib/models/mixture-classifier.js'
 import { fromPretrained } from '../lib/models/pretrained.js'
 import { Telemetry } from '../lib/nn/telemetry.js'
 import { microBatches } from '../lib/train/batches.js'
+import { encodeTexts } from '../lib/train/classification-task.js'
 import { evaluateClassifier } from '../lib/train/evaluate.js'
-import { encodeTexts } from '../lib/train/prepare-data.js'
 
 /**
  * Whether the experts of a trained mixture classifier matter, on public data.

@@ -33,7 +33,7 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
 
 function makeProgram(): Command {
   const program = new Command('dp-moe')
-    .description('Train Mixture-of-Experts text classifiers with differential privacy.')
+    .description('Train Mixture-of-Experts text classifiers and language models with differential privacy.')
     .version(version, '-V, --version', 'Show the version')
     .helpOption('-h, --help', 'Show this help')
     .helpCommand('help [command]', 'Show the help of a command')

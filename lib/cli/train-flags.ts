@@ -1,3 +1,4 @@
+import { columnFlags } from './column-flags.js'
 import { usageError } from './failure.js'
 import {
   choice,
@@ -16,6 +17,14 @@ import { machineFlags } from './machine-flags.js'
 
 /** The flags of `dp-moe train`: the names of TrainOptions. */
 export const trainFlags = {
+  ...group('Task', {
+    task: choice(
+      '<task>',
+      ['classification', 'causal-lm', 'seq2seq'],
+      'What to learn (the last two with --model): the class of a text, to continue or complete one, to answer one with another',
+      'classification',
+    ),
+  }),
   ...group('Data', {
     train: text('<file>', 'Training data: JSONL, CSV or TSV (needed)'),
     validation: textOrNumber(
@@ -23,8 +32,7 @@ export const trainFlags = {
       'Validation file, or the share of the training file to set aside',
       'none',
     ),
-    text: text('<column>', 'Column with the text', 'text'),
-    label: text('<column>', 'Column with the label, names or numbers', 'label'),
+    ...columnFlags,
     group: text('<column>', "Column that says whose an example is: a user's examples are protected together", 'none'),
     maxExamplesPerUser: integer('<n>', 'Examples kept of a user, with --group; public', '16'),
     labels: list('<a,b>', 'State the label set, which is public', 'the names found in the file, treated as public'),
@@ -110,6 +118,7 @@ const CONTRADICTIONS: readonly (readonly [Name, readonly Name[], string])[] = [
 export function requireConsistentFlags(values: TrainValues): void {
   const has = (name: Name) => values[name] !== undefined && values[name] !== false
   for (const name of ['train', 'output'] as const) if (!has(name)) throw usageError(`${flagName(name)} is needed${SEE}`)
+  requireTaskFlags(values, has)
   if (values.relation === 'add-or-remove-one') requireNothingFromN(has)
   for (const [name, others, reason] of CONTRADICTIONS) {
     const other = has(name) ? others.find(has) : undefined
@@ -120,6 +129,16 @@ export function requireConsistentFlags(values: TrainValues): void {
       `--target-epsilon (or --noise-multiplier) is needed: state the privacy budget, or --non-private${SEE}`,
     )
   }
+}
+
+/** What a task needs, and what is only for others. */
+function requireTaskFlags(values: TrainValues, has: (name: Name) => boolean): void {
+  const { task = 'classification', model } = values
+  if (task === 'classification') return
+  if (model?.pretrained === undefined) {
+    throw usageError(`--model is needed with --task ${task}: a folder, or owner/name on the hub${SEE}`)
+  }
+  if (has('labels')) throw usageError(`--labels cannot be given with --task ${task}: it has no classes${SEE}`)
 }
 
 const SEE = '. See dp-moe train --help'

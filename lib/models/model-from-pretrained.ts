@@ -26,6 +26,16 @@ const tasksOf: Readonly<Record<string, readonly PretrainedTask[]>> = {
   ...Object.fromEntries(decoderKinds.map((kind) => [kind, ['causal-lm']])),
 }
 
+/** The `model_type`s of the models for a task. */
+export function modelTypesFor(task: PretrainedTask): string[] {
+  return Object.keys(tasksOf).filter((type) => tasksOf[type]!.includes(task))
+}
+
+/** The usual task of a `model_type`; undefined where it is not offered. */
+export function usualTask(type: unknown): PretrainedTask | undefined {
+  return typeof type === 'string' && Object.hasOwn(tasksOf, type) ? tasksOf[type]![0] : undefined
+}
+
 /**
  * Reads a folder in the Hugging Face layout, as the model its config.json names.
  *

@@ -4,7 +4,7 @@ import { DpMoeError } from '../errors.js'
 import type { GenerativeModel } from './generation/generate.js'
 import { configFile, readJsonObject } from './hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
-import { modelFromPretrained, type PretrainedTask } from './model-from-pretrained.js'
+import { modelFromPretrained, type PretrainedTask, usualTask } from './model-from-pretrained.js'
 
 /** What a model of each of the `architectures` in config.json does. */
 const taskOf: Readonly<Record<string, PretrainedTask>> = {
@@ -54,6 +54,14 @@ export async function openLanguageModel(device: Device, folder: string): Promise
     )
   }
   return (await modelFromPretrained(device, folder, task)) as GenerativeModel
+}
+
+/** What the model of a folder does: as its `architectures` say, or the usual of its model_type; undefined for an unknown one. */
+export async function readModelTask(folder: string): Promise<PretrainedTask | undefined> {
+  const { architectures, model_type: type } = await readJsonObject(join(folder, configFile))
+  const names: unknown[] = Array.isArray(architectures) ? architectures : []
+  const known = names.find((name) => typeof name === 'string' && Object.hasOwn(taskOf, name))
+  return known === undefined ? usualTask(type) : taskOf[known as string]
 }
 
 /** What the model of a folder does; undefined where its config.json names no architecture. */

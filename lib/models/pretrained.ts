@@ -10,11 +10,9 @@ import { openAdapted } from './adapted-model.js'
 import { holdsAdapters } from './hugging-face/adapter-config.js'
 import { exists, readJsonObject } from './hugging-face/checkpoint.js'
 import { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
-import {
-  openPretrainedClassifier,
-  type PretrainedTextClassifier,
-  readPretrainedShape,
-} from './pretrained-text-classifier.js'
+import { readModelTask } from './open-model.js'
+import { readPretrainedShape } from './pretrained-shape.js'
+import { openPretrainedClassifier, type PretrainedTextClassifier } from './pretrained-text-classifier.js'
 import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js'
 import {
   type ClassifierConfig,
@@ -118,7 +116,14 @@ async function openHuggingFace(
   text: string,
 ): Promise<PretrainedClassifier | undefined> {
   if (!/"model_type"\s*:/.test(text) || /"format"\s*:\s*"dp-moe-model/.test(text)) return undefined
-  const { kind, maxPositions } = await readPretrainedShape(folder)
+  const task = await readModelTask(folder)
+  if (task !== undefined && task !== 'classification') {
+    throw new DpMoeError(
+      'MODEL_FORMAT',
+      `${join(folder, configFile)}: a language model (${task}) gives no classes; have it write texts with dp-moe generate`,
+    )
+  }
+  const { kind, maxPositions } = await readPretrainedShape(folder, 'classification')
   const model = (await holdsAdapters(folder))
     ? ((await openAdapted(device, folder)).model as PretrainedTextClassifier)
     : await openPretrainedClassifier(device, folder, kind)
@@ -133,7 +138,7 @@ async function openHuggingFace(
 }
 
 /** The longest text of a model, as tokenizer_config.json states it; some state a number beyond all bounds. */
-async function lengthOfTokenizer(folder: string, longest: number): Promise<number> {
+export async function lengthOfTokenizer(folder: string, longest: number): Promise<number> {
   const path = join(folder, 'tokenizer_config.json')
   const config = (await exists(path)) ? await readJsonObject(path) : {}
   const stated = z.int().positive().safeParse(config.model_max_length)

@@ -1,4 +1,4 @@
-import type { TextClassifier } from '../models/text-classifier.js'
+import type { Module } from '../nn/module.js'
 import { adamW } from '../optim/adam.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { schedule } from '../optim/schedules.js'
@@ -6,7 +6,7 @@ import { sgd } from '../optim/sgd.js'
 import type { Recipe } from './recipe.js'
 
 /** The recipe's update rule over a model's trainable parameters. */
-export function makeOptimizer(model: TextClassifier, recipe: Recipe, steps: number): Optimizer {
+export function makeOptimizer(model: Module, recipe: Recipe, steps: number): Optimizer {
   const common = {
     learningRate: recipe.learningRate,
     schedule: schedule(recipe.schedule, steps, Math.floor(steps * recipe.warmup)),

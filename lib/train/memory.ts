@@ -15,9 +15,12 @@ export function rowsWithinBudget(config: Recipe['model'], budget: number = defau
 
 /** Floats that a forward and backward pass keep for a row. */
 function floatsPerRow(config: Recipe['model']): number {
-  const { hiddenSize: hidden, numExperts: experts } = config
+  const { hiddenSize: hidden, numExperts: experts, expertsPerToken } = config
   if (config.modelType === 'mixture-classifier') return hidden + 4 * experts + 6 * config.numLabels + 16
   const attention = 16 * hidden
-  const feedForward = 4 * config.intermediateSize + 8 * hidden + 4 * experts
-  return 4 * hidden + config.numLayers * (attention + feedForward)
+  const feedForward = Math.max(1, expertsPerToken) * (4 * config.intermediateSize + 8 * hidden) + 4 * experts
+  const writes = config.modelType === 'pretrained' && config.task !== 'classification'
+  // A language model scores every token of the vocabulary for a row, and has a gradient of each score.
+  const head = writes ? 2 * config.vocabularySize : 0
+  return 4 * hidden + config.numLayers * (attention + feedForward) + head
 }

@@ -2,15 +2,14 @@ import { z } from 'zod'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import { modelFolder } from '../hub/index.js'
+import type { GenerativeModel } from '../models/generation/generate.js'
 import { modelFingerprint } from '../models/hugging-face/fingerprint.js'
-import {
-  openPretrainedClassifier,
-  type PretrainedShape,
-  pretrainedHead,
-  readPretrainedShape,
-} from '../models/pretrained-text-classifier.js'
+import { modelFromPretrained } from '../models/model-from-pretrained.js'
+import { type PretrainedShape, readPretrainedShape } from '../models/pretrained-shape.js'
+import { openPretrainedClassifier, pretrainedHead } from '../models/pretrained-text-classifier.js'
 import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
 import { Initializer } from '../nn/initializer.js'
+import type { Module } from '../nn/module.js'
 import { setTrainable } from '../nn/trainable.js'
 import type { TrainOptions } from './options.js'
 import type { Recipe } from './recipe.js'
@@ -23,7 +22,7 @@ const settingsSchema = z.strictObject({
   dropout: z.number().min(0).lt(1).optional(),
 })
 
-/** A pretrained encoder that a run starts from. */
+/** A pretrained model that a run starts from. */
 export interface PretrainedChoice {
   /** As the user named it: a folder, or owner/name on the hub. */
   readonly name: string
@@ -34,8 +33,12 @@ export interface PretrainedChoice {
   readonly settings: Omit<z.infer<typeof settingsSchema>, 'pretrained'>
 }
 
-/** The pretrained encoder that `model` names, downloaded where it is on the hub; undefined where it names none. */
-export async function choosePretrained({ model, signal }: TrainOptions): Promise<PretrainedChoice | undefined> {
+/** The pretrained model that `model` names, downloaded where it is on the hub; undefined where it names none. */
+export async function choosePretrained({
+  model,
+  task = 'classification',
+  signal,
+}: TrainOptions): Promise<PretrainedChoice | undefined> {
   if (model === undefined || !('pretrained' in model)) return undefined
   const parsed = settingsSchema.safeParse(model)
   if (!parsed.success) {
@@ -50,32 +53,60 @@ export async function choosePretrained({ model, signal }: TrainOptions): Promise
   return {
     name,
     folder,
-    shape: await readPretrainedShape(folder),
+    shape: await readPretrainedShape(folder, task),
     fingerprint: await modelFingerprint(folder),
     settings,
   }
 }
 
-/** The model of a run with first weights from a public seed or a pretrained encoder, and what of it trains. */
-export async function openModel(
+/** A classifier with first weights from a public seed or a pretrained encoder, and what of it trains. */
+export async function openClassifier(
   device: Device,
-  { recipe, pretrained, labels, options }: ModelParts,
+  { recipe, pretrained, labels, options }: ClassifierParts,
 ): Promise<TextClassifier> {
   const { model: config } = recipe
   const model =
     config.modelType === 'pretrained'
       ? await openPretrainedClassifier(device, pretrained!.folder, config.kind, { ...pretrained!.settings, labels })
       : createClassifier(device, config, 0)
+  chooseTrainable(device, model, options)
+  return model
+}
+
+/** A pretrained language model, and what of it trains. */
+export async function openPretrainedLanguageModel(
+  device: Device,
+  { task, pretrained, options }: LanguageModelParts,
+): Promise<GenerativeModel> {
+  const { balanceLoss, dropout, ...others } = pretrained.settings
+  const offered = task === 'seq2seq' ? ['balanceLoss', 'dropout'] : ['balanceLoss']
+  const foreign = [...Object.keys(others), ...(dropout !== undefined && task === 'causal-lm' ? ['dropout'] : [])][0]
+  if (foreign !== undefined) {
+    const message = `model: ${foreign} is not offered for ${task}; there is ${offered.join(', ')}`
+    throw new DpMoeError('INVALID_ARGUMENT', message)
+  }
+  const settings = { ...(balanceLoss !== undefined && { balanceLoss }), ...(dropout !== undefined && { dropout }) }
+  const model = await modelFromPretrained(device, pretrained.folder, task, settings)
+  chooseTrainable(device, model, options)
+  return model
+}
+
+interface LanguageModelParts {
+  readonly task: 'causal-lm' | 'seq2seq'
+  readonly pretrained: PretrainedChoice
+  readonly options: TrainOptions
+}
+
+function chooseTrainable(device: Device, model: Module, options: TrainOptions): void {
   const { trainable = 'all', loraRank, loraAlpha } = options
   setTrainable(model, trainable, new Initializer(device, 'adapters'), {
     head: pretrainedHead,
     ...(loraRank !== undefined && { rank: loraRank }),
     ...(loraAlpha !== undefined && { alpha: loraAlpha }),
   })
-  return model
 }
 
-interface ModelParts {
+interface ClassifierParts {
   readonly recipe: Recipe
   readonly pretrained: PretrainedChoice | undefined
   readonly labels: readonly string[]

@@ -1,7 +1,6 @@
-import type { Dataset } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import type { TextClassifier } from '../models/text-classifier.js'
+import type { Module } from '../nn/module.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { fingerprint } from '../privacy/fingerprint.js'
 import { keyOfRun, type RunKey } from '../privacy/keys.js'
@@ -15,6 +14,7 @@ import type { PrivatePlan } from './private-plan.js'
 import type { Recipe } from './recipe.js'
 import { RunFolder } from './run-folder.js'
 import { keyFingerprint, loadCheckpoint, type RunState } from './run-state.js'
+import type { TrainingData } from './task.js'
 
 /** A run under way: its folder, ledger, metrics and the step to make next. */
 export interface OpenRun {
@@ -33,8 +33,8 @@ export interface OpenRunParts {
   readonly options: TrainOptions
   readonly recipe: Recipe
   readonly pretrained: PretrainedChoice | undefined
-  readonly data: Dataset
-  readonly model: TextClassifier
+  readonly data: TrainingData
+  readonly model: Module
   readonly optimizer: Optimizer
   readonly device: Device
   readonly key: RunKey

@@ -1,18 +1,22 @@
 import type { NeighboringRelation } from '../accounting/index.js'
 import type { DeviceName, Precision } from '../engine/device.js'
+import type { PretrainedTask } from '../models/model-from-pretrained.js'
 import type { TrainableChoice } from '../nn/trainable.js'
 import type { ClippingMode } from '../privacy/clipping.js'
+import type { ColumnOptions } from './columns.js'
 
 /** Everything a training run is told. Flags of `dp-moe train` and keys of its --config file have the same names. */
-export interface TrainOptions {
+export interface TrainOptions extends ColumnOptions {
+  /**
+   * What the model is to do. 'classification': give a text a class. 'causal-lm' (Mixtral, OLMoE, Qwen3-MoE): continue a text, or
+   * complete a prompt. 'seq2seq' (Switch Transformer): answer a text with another. The last two start from `model: { pretrained }`.
+   * Default 'classification'.
+   */
+  task?: PretrainedTask
   /** Training file: JSONL, CSV or TSV. */
   train: string
   /** Validation file, or the fraction of the training file set aside by a fixed public rule. Default: none. */
   validation?: string | number
-  /** Column that holds the text. Default 'text'. */
-  text?: string
-  /** Column that holds the label, names or numbers. Default 'label'. */
-  label?: string
   /**
    * Column that says whose an example is. The unit of privacy is then the user: all of a user's examples together are one
    * unit, sampled, clipped and counted as one. Default: every example is a unit.
@@ -58,8 +62,9 @@ export interface TrainOptions {
   tokenizer?: string
   /**
    * Overrides of the model's defaults, by the names of config.json, e.g. numExperts, hiddenSize. With `pretrained`, a folder or
-   * owner/name on the hub (BERT, an upcycled BERT, the encoder of a Switch Transformer), training starts from that model; its
-   * settings are balanceLoss, releaseLoad, trainRouter and dropout.
+   * owner/name on the hub (for classes BERT, an upcycled BERT, the encoder of a Switch Transformer), training starts from that
+   * model; its settings are balanceLoss, releaseLoad, trainRouter and dropout (a Switch Transformer has no releaseLoad and
+   * trainRouter, a decoder balanceLoss only).
    */
   model?: Readonly<Record<string, number | string | boolean>>
   /** Which parameters train; clipping and noise see only those. Default 'all'. */
@@ -103,10 +108,15 @@ export interface TrainOptions {
 
 /** Every name of {@link TrainOptions}: another one is a slip that would silently leave a default in force. */
 export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
+  task: true,
   train: true,
   validation: true,
   text: true,
   label: true,
+  prompt: true,
+  completion: true,
+  source: true,
+  target: true,
   group: true,
   maxExamplesPerUser: true,
   output: true,
@@ -177,15 +187,19 @@ export interface TrainResult {
   readonly epsilon: number | undefined
   readonly delta: number | undefined
   readonly noiseMultiplier: number | undefined
-  /** Un-noised accuracy and mean loss on the validation data: private values. */
+  /** Un-noised accuracy and loss on the validation data: private values. */
   readonly validation: EvaluationResult | undefined
 }
 
-/** How well a model does on labelled data, computed without noise. */
+/** How well a model does on data, computed without noise. */
 export interface EvaluationResult {
-  /** Fraction of the examples whose most probable class is theirs. */
+  /** Fraction of the examples whose most probable class is theirs; of a language model, of the tokens to predict. */
   readonly accuracy: number
-  /** Mean cross entropy. */
+  /** Mean cross entropy of an example; of a language model, of a token. */
   readonly loss: number
   readonly examples: number
+  /** Of a language model: tokens to predict in all examples. */
+  readonly tokens?: number
+  /** Of a language model: exp(loss). */
+  readonly perplexity?: number
 }

@@ -1,10 +1,14 @@
 import { type DataFormat, Dataset, encodeLabels, encodeUnit, LabelSet, packBatch, readExamples } from '../data/index.js'
 import type { Device } from '../engine/device.js'
+import { DpMoeError } from '../errors.js'
+import { readModelTask } from '../models/open-model.js'
 import { fromPretrained, type PretrainedClassifier } from '../models/pretrained.js'
+import { encodeTexts } from './classification-task.js'
+import { type ColumnOptions, columnsOf } from './columns.js'
 import { classLogits, classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
+import { evaluateLanguageFolder } from './evaluate-language.js'
 import { type DeviceChoice, openDevice } from './open-device.js'
 import type { EvaluationResult } from './options.js'
-import { encodeTexts } from './prepare-data.js'
 import { findReleaseFolder } from './run-folder.js'
 
 /** A class and the probability of each. */
@@ -19,15 +23,13 @@ export interface PredictedLogits {
   readonly logits: Readonly<Record<string, number>>
 }
 
-export interface EvaluateOptions extends DeviceChoice {
+export interface EvaluateOptions extends DeviceChoice, ColumnOptions {
   /** JSONL, CSV or TSV file. */
   data: string
   /** Default: by the file's extension. */
   format?: DataFormat
-  /** Default 'text'. */
-  text?: string
-  /** Default 'label'. */
-  label?: string
+  /** Of a language model: longest text in tokens. Default: as the model's tokenizer states, which is that of its training. */
+  maxLength?: number
   signal?: AbortSignal
 }
 
@@ -95,9 +97,12 @@ export class Predictor implements Disposable {
    *
    * @throws DpMoeError DATA_FORMAT, naming the line of a label that the model does not know
    */
-  async evaluate({ data, text = 'text', label = 'label', format, signal }: EvaluateOptions): Promise<EvaluationResult> {
+  async evaluate({ data, format, maxLength, signal, ...options }: EvaluateOptions): Promise<EvaluationResult> {
+    if (maxLength !== undefined) {
+      throw new DpMoeError('INVALID_ARGUMENT', "maxLength: a classifier's longest text is that of its training")
+    }
     const { model, tokenizer, bag, labels } = this.#classifier
-    const examples = await readExamples(data, { text, label, ...(format && { format }) })
+    const examples = await readExamples(data, { ...columnsOf('classification', options), ...(format && { format }) })
     const classes = encodeLabels(examples, new LabelSet(labels), data)
     const side = { texts: examples.map((example) => example.text), classes }
     return evaluateClassifier(this.#device, model, await encodeTexts(side, tokenizer, bag, signal), signal)
@@ -113,8 +118,14 @@ export class Predictor implements Disposable {
   }
 }
 
-/** Opens a model, scores a file, and closes it again. */
+/**
+ * Opens the model of a run folder or of a model folder, measures it on a file, and closes it again: a classifier on texts with
+ * labels, a language model on what it is to write.
+ */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluationResult> {
+  const folder = await findReleaseFolder(path)
+  const task = await readModelTask(folder)
+  if (task === 'causal-lm' || task === 'seq2seq') return await evaluateLanguageFolder(folder, task, options)
   using predictor = await Predictor.open(path, options)
   return await predictor.evaluate(options)
 }

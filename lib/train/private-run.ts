@@ -1,8 +1,5 @@
 import { join } from 'node:path'
 import { DEFAULT_TOLERANCE } from '../accounting/index.js'
-import type { Dataset, LabelSet } from '../data/index.js'
-import type { Device } from '../engine/device.js'
-import type { TextClassifier } from '../models/text-classifier.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
 import type { Ledger } from '../privacy/ledger.js'
@@ -13,12 +10,12 @@ import { version } from '../version.js'
 import type { OpenRun } from './open-run.js'
 import type { PrivatePlan } from './private-plan.js'
 import { privateSteps, type StepMaker } from './session.js'
+import type { EncodedTask, Learner } from './task.js'
 
 export interface PrivateRunParts {
-  readonly device: Device
-  readonly model: TextClassifier
+  readonly encoded: EncodedTask
+  readonly learner: Learner
   readonly optimizer: Optimizer
-  readonly training: Dataset
   readonly maxRows: number
   readonly plan: PrivatePlan
   readonly run: OpenRun
@@ -34,24 +31,24 @@ export class PrivateRun {
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
   readonly #seeded: boolean
-  readonly #units: number
+  readonly #encoded: EncodedTask
   readonly #releases: Certificate['releases']
   readonly #users: PrivateRunParts['users']
 
-  constructor({ device, model, optimizer, training, maxRows, plan, run, users }: PrivateRunParts) {
+  constructor({ encoded, learner, optimizer, maxRows, plan, run, users }: PrivateRunParts) {
     this.#plan = plan
     this.#ledger = run.ledger!
     this.#seeded = run.drawKey.source === 'seed'
-    this.#units = training.length
+    this.#encoded = encoded
     this.#users = users
     const engine = new PrivacyEngine({ relation: plan.relation, key: run.drawKey })
     const ledger = this.#ledger
     const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
     const mechanism = { noiseMultiplier, sampleRate }
     const made = engine.makePrivate({
-      module: model,
+      module: learner.model,
       optimizer,
-      data: training,
+      data: encoded.training,
       noiseMultiplier,
       sampleRate,
       steps,
@@ -62,7 +59,7 @@ export class PrivateRun {
     })
     this.#releases = made.optimizer.releases
     this.loadNoise = made.loadNoise
-    this.maker = privateSteps({ device, model, data: training, maxRows }, made)
+    this.maker = privateSteps({ learner, maxRows }, made)
   }
 
   /** Upper bound on epsilon of what the ledger holds, and of the plan where that is more. */
@@ -76,7 +73,7 @@ export class PrivateRun {
   }
 
   /** Writes certificate.json into the release folder. */
-  async writeCertificate(folder: string, labels: LabelSet): Promise<void> {
+  async writeCertificate(folder: string): Promise<void> {
     const plan = this.#plan
     const { recipe } = plan
     const certificate = createCertificate({
@@ -93,7 +90,7 @@ export class PrivateRun {
       epsilon: this.epsilon(),
       accountant: { name: 'pld', bound: 'upper', tolerance: DEFAULT_TOLERANCE },
       releases: this.#releases,
-      publicConstants: this.#publicConstants(labels),
+      publicConstants: this.#publicConstants(),
       seeded: this.#seeded,
       software: { name: 'dp-moe', version },
       ledgerHash: this.#ledger.summary.hash,
@@ -101,13 +98,12 @@ export class PrivateRun {
     await writeCertificate(join(folder, 'certificate.json'), certificate)
   }
 
-  #publicConstants(labels: LabelSet): Certificate['publicConstants'] {
+  #publicConstants(): Certificate['publicConstants'] {
     const { relation, recipe } = this.#plan
     return {
-      ...(relation !== 'add-or-remove-one' && { [this.#users ? 'users' : 'examples']: this.#units }),
+      ...(relation !== 'add-or-remove-one' && { [this.#users ? 'users' : 'examples']: this.#encoded.training.length }),
       ...(this.#users && { maxExamplesPerUser: this.#users.maxExamples }),
-      labels: [...labels.names],
-      labelsStated: labels.stated,
+      ...this.#encoded.publicConstants,
       maxLength: recipe.tokenizer.maxLength,
       vocabularySize: recipe.tokenizer.vocabularySize,
       model: { ...recipe.model },

@@ -1,6 +1,7 @@
 import type { BagOptions } from '../data/bag.js'
-import { DpMoeError } from '../errors.js'
-import type { PretrainedShape } from '../models/pretrained-text-classifier.js'
+import type { Tokenizer } from '../data/index.js'
+import { DpMoeError, OutOfRangeError } from '../errors.js'
+import type { PretrainedShape } from '../models/pretrained-shape.js'
 import { type ClassifierConfig, parseClassifierConfig } from '../models/text-classifier.js'
 import type { ScheduleName } from '../optim/schedules.js'
 import type { ClippingMode } from '../privacy/clipping.js'
@@ -10,8 +11,9 @@ import type { TrainOptions } from './options.js'
 export interface PublicFacts {
   /** Number of training examples, or under add-or-remove-one its stated stand-in expectedBatchSize / sampleRate. */
   readonly examples: number
+  /** 0 for a language model. */
   readonly classes: number
-  /** The pretrained encoder that training starts from, if any. */
+  /** The pretrained model that training starts from, if any. */
   readonly pretrained?: PretrainedShape | undefined
 }
 
@@ -40,7 +42,7 @@ export interface Recipe {
 /** Default longest text, in tokens: a bag of words takes long texts at little cost, attention does not. */
 export const defaultMaxLength = { 'mixture-classifier': 1024, 'switch-classifier': 256, pretrained: 256 } as const
 
-/** Peak learning rate of Adam on a pretrained encoder: small for its own weights, larger for what starts at nothing. */
+/** Peak learning rate of Adam on a pretrained model: small for its own weights, larger for what starts at nothing. */
 const learningRateOfPretrained = { all: 5e-4, head: 2e-3, bias: 2e-3, lora: 1e-3 } as const
 
 /** Peak learning rate of the mixture classifier without clipping: beyond it training overshoots. */
@@ -125,6 +127,22 @@ function chooseModel({ examples, classes }: PublicFacts, { model = {} }: TrainOp
   return parseClassifierConfig(
     { ...common, ...((model.modelType ?? common.modelType) === common.modelType && size), ...model },
     'model',
+  )
+}
+
+/** @throws OutOfRangeError where texts may be longer than the model's positions */
+export function requireLength({ model, tokenizer: { maxLength } }: Recipe): void {
+  const longest = model.modelType === 'pretrained' ? model.maxPositions : null
+  if (longest === null || maxLength <= longest) return
+  throw new OutOfRangeError('maxLength', `at most ${longest}, the model's positions`, maxLength)
+}
+
+/** @throws DpMoeError INVALID_ARGUMENT where the tokenizer has tokens that the model does not know */
+export function requireVocabulary({ model }: Recipe, tokenizer: Tokenizer): void {
+  if (tokenizer.vocabularySize <= model.vocabularySize) return
+  throw new DpMoeError(
+    'INVALID_ARGUMENT',
+    `model: expected a vocabularySize of at least the tokenizer's ${tokenizer.vocabularySize}, got ${model.vocabularySize}`,
   )
 }
 

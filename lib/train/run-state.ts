@@ -2,7 +2,7 @@ import type { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import type { TensorSource } from '../models/safetensors.js'
-import type { TextClassifier } from '../models/text-classifier.js'
+import type { Module } from '../nn/module.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { fingerprint } from '../privacy/fingerprint.js'
 import type { RunKey } from '../privacy/keys.js'
@@ -12,7 +12,7 @@ import type { CheckpointFacts, CheckpointStore } from './checkpoint.js'
 /** Everything a checkpoint is made from and put back into. */
 export interface RunState {
   readonly device: Device
-  readonly model: TextClassifier
+  readonly model: Module
   readonly optimizer: Optimizer
   readonly key: RunKey
   readonly secret: Uint8Array

@@ -1,13 +1,11 @@
-import type { Dataset } from '../data/index.js'
 import type { Device } from '../engine/device.js'
-import type { TextClassifier } from '../models/text-classifier.js'
 import { accumulateGradients, sumSink } from '../nn/accumulate.js'
 import type { Telemetry } from '../nn/telemetry.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { keyTensor, type RunKey } from '../privacy/keys.js'
 import type { PrivateTraining } from '../privacy/privacy-engine.js'
 import type { BatchSampler } from '../privacy/sampling.js'
-import { microBatches } from './batches.js'
+import { type Learner, lossOf } from './task.js'
 
 /** What a step saw, computed without noise: private values. */
 export interface StepStatistics {
@@ -24,25 +22,23 @@ export interface StepMaker {
 
 interface Parts {
   readonly device: Device
-  readonly model: TextClassifier
-  readonly data: Dataset
+  readonly learner: Learner
   readonly maxRows: number
 }
 
 /** Steps with clipping and noise. */
-export function privateSteps({ device, model, data, maxRows }: Parts, training: PrivateTraining): StepMaker {
+export function privateSteps({ learner, maxRows }: Omit<Parts, 'device'>, training: PrivateTraining): StepMaker {
   return {
     async step(step, telemetry) {
       const units = training.sampler.sample(step)
-      const batch = microBatches(device, data, units, maxRows)
-      return { ...(await training.step(step, batch, model.loss.bind(model), telemetry)) }
+      return { ...(await training.step(step, learner.microBatches(units, maxRows), lossOf, telemetry)) }
     },
   }
 }
 
 /** Steps without privacy: the mean gradient of a shuffled batch. */
 export function plainSteps(
-  { device, model, data, maxRows }: Parts,
+  { device, learner, maxRows }: Parts,
   optimizer: Optimizer,
   sampler: BatchSampler,
   key: RunKey,
@@ -51,9 +47,11 @@ export function plainSteps(
   return {
     async step(step, telemetry) {
       const units = sampler.sample(step)
-      const batch = microBatches(device, data, units, maxRows)
-      const loss = model.loss.bind(model)
-      const sums = await accumulateGradients(device, batch, loss, sumSink, { random: { key: random, step }, telemetry })
+      const batch = learner.microBatches(units, maxRows)
+      const sums = await accumulateGradients(device, batch, lossOf, sumSink, {
+        random: { key: random, step },
+        telemetry,
+      })
       device.scope(() => optimizer.update({ step, divisor: Math.max(1, sums.units) }))
       return { units: sums.units, rows: sums.rows, loss: sums.loss / Math.max(1, sums.units) }
     },

@@ -1,42 +1,31 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { isAbsolute, join, relative, sep } from 'node:path'
-import type { Dataset, HuggingFaceTokenizer, Tokenizer } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
-import { saveAdapters } from '../models/hugging-face/adapters.js'
-import { savePretrained } from '../models/pretrained.js'
-import type { PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
-import type { TextClassifier } from '../models/text-classifier.js'
 import { Telemetry } from '../nn/telemetry.js'
-import { mergeAdapters } from '../nn/trainable.js'
 import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
 import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
 import type { LoadNoise } from '../privacy/load-noise.js'
 import { ShuffleSampler } from '../privacy/sampling.js'
 import { version } from '../version.js'
-import { evaluateClassifier } from './evaluate.js'
+import { loadClassification } from './classification-task.js'
+import { loadLanguageTask } from './language-task.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
 import { openDevice } from './open-device.js'
-import { choosePretrained, openModel, type PretrainedChoice } from './open-model.js'
+import { choosePretrained, type PretrainedChoice } from './open-model.js'
 import { openRun } from './open-run.js'
 import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
-import {
-  defaultMaxExamplesPerUser,
-  encodeTexts,
-  type LoadedTexts,
-  loadTexts,
-  openTokenizer,
-  unitsOf,
-} from './prepare-data.js'
 import { type PrivatePlan, planPrivacy } from './private-plan.js'
 import { PrivateRun } from './private-run.js'
-import { chooseRecipe, describeRecipe, type Recipe } from './recipe.js'
+import { defaultMaxExamplesPerUser } from './read-sides.js'
+import { chooseRecipe, describeRecipe, type Recipe, requireLength } from './recipe.js'
 import { plainSteps } from './session.js'
+import type { EncodedTask, Learner, LoadedTask } from './task.js'
 import { trainingLoop } from './training-loop.js'
 
 /**
- * Trains a text classifier from a file, privately unless told otherwise, and writes a run folder: `release/` holds the
+ * Trains a text classifier or a language model from a file, privately unless told otherwise, and writes a run folder: `release/` holds the
  * model and its certificate, `private/` what the guarantee does not cover.
  *
  * Guarantee. What `release/` holds is (epsilon, delta)-differentially private as its certificate states. The result's
@@ -58,24 +47,23 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   const started = performance.now()
   checkOptions(options)
   const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
-  const texts = await loadTexts(options)
-  const examples = unitsOf(texts.training)
+  const { task = 'classification' } = options
+  const loaded = await (task === 'classification' ? loadClassification(options) : loadLanguageTask(task, options))
+  const { units, classes } = loaded
   const pretrained = await choosePretrained(options)
-  const facts = { examples, classes: texts.labels.size, pretrained: pretrained?.shape }
+  const facts = { examples: units, classes, pretrained: pretrained?.shape }
   const plan = options.nonPrivate ? undefined : planPrivacy(options, facts)
   const recipe = plan?.recipe ?? chooseRecipe(facts, options)
-  for (const text of describeRecipe(recipe, examples, plan)) say('info')(text)
-  for (const text of describeUsers(texts, options)) say('info')(text)
+  for (const text of describeRecipe(recipe, units, plan)) say('info')(text)
+  for (const text of describeUsers(loaded, options)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
-  const tokenizer = await openTokenizer(recipe.tokenizer, options.tokenizer ?? pretrained?.folder)
   requireLength(recipe)
-  requireVocabulary(recipe, tokenizer)
-  const training = await encodeTexts(texts.training, tokenizer, recipe.bag, options.signal)
-  const validation = texts.validation && (await encodeTexts(texts.validation, tokenizer, recipe.bag, options.signal))
+  const encoded = await loaded.encode(recipe, pretrained, options.signal)
+  for (const text of encoded.warnings) say('warning')(text)
   const device = openDevice(options)
   try {
-    const model = await openModel(device, { recipe, pretrained, labels: texts.labels.names, options })
-    const parts = { options, recipe, pretrained, texts, tokenizer, training, validation, device, model, started }
+    const learner = await encoded.open(device, recipe)
+    const parts = { options, recipe, pretrained, loaded, encoded, device, learner, started }
     return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
   } finally {
     device.close()
@@ -86,34 +74,22 @@ interface Parts {
   readonly options: TrainOptions
   readonly recipe: Recipe
   readonly pretrained: PretrainedChoice | undefined
-  readonly texts: LoadedTexts
-  readonly tokenizer: Tokenizer
-  readonly training: Dataset
-  readonly validation: Dataset | undefined
+  readonly loaded: LoadedTask
+  readonly encoded: EncodedTask
   readonly device: Device
-  readonly model: TextClassifier
+  readonly learner: Learner
   readonly started: number
 }
 
 type Say = (level: TrainMessage['level']) => (text: string) => void
 
 async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promise<TrainResult> {
-  const { options, recipe, pretrained, training, device, model } = parts
+  const { options, recipe, encoded, device, learner } = parts
   const key = runKey(options)
-  const optimizer = makeOptimizer(model, recipe, plan.steps)
+  const optimizer = makeOptimizer(learner.model, recipe, plan.steps)
   const telemetry = new Telemetry(device)
-  const run = await openRun({
-    options,
-    recipe,
-    pretrained,
-    data: training,
-    model,
-    optimizer,
-    device,
-    key,
-    plan,
-    warn: say('warning'),
-  })
+  const common = { ...parts, data: encoded.training, model: learner.model, optimizer }
+  const run = await openRun({ ...common, key, plan, warn: say('warning') })
   try {
     const privateRun = new PrivateRun({
       ...parts,
@@ -135,8 +111,8 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promis
     await run.ledger!.end()
     const epsilon = privateRun.epsilon()
     await run.folder.writeRelease(async (folder) => {
-      await saveModel(folder, parts)
-      await privateRun.writeCertificate(folder, parts.texts.labels)
+      await learner.save(folder)
+      await privateRun.writeCertificate(folder)
     })
     return await finish(parts, {
       private: true,
@@ -163,34 +139,20 @@ function describeLoadNoise({ ofRelease, ofEstimate, smoothing }: LoadNoise, say:
 }
 
 async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise<TrainResult> {
-  const { options, recipe, pretrained, training, device, model } = parts
+  const { options, recipe, encoded, device, learner } = parts
+  const { training } = encoded
   const key = seedKey(options.seed ?? 0)
   const sampler = new ShuffleSampler(training.length, Math.min(training.length, recipe.expectedBatchSize), key)
   const { steps } = recipe
-  const optimizer = makeOptimizer(model, recipe, steps)
+  const optimizer = makeOptimizer(learner.model, recipe, steps)
   const telemetry = new Telemetry(device)
-  const run = await openRun({
-    options,
-    recipe,
-    pretrained,
-    data: training,
-    model,
-    optimizer,
-    device,
-    key,
-    plan: undefined,
-    warn,
-  })
+  const common = { ...parts, data: training, model: learner.model, optimizer }
+  const run = await openRun({ ...common, key, plan: undefined, warn })
   try {
-    const maker = plainSteps(
-      { device, model, data: training, maxRows: maxRows(options, recipe) },
-      optimizer,
-      sampler,
-      key,
-    )
+    const maker = plainSteps({ device, learner, maxRows: maxRows(options, recipe) }, optimizer, sampler, key)
     await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })
     await run.folder.writeRelease(async (folder) => {
-      await saveModel(folder, parts)
+      await learner.save(folder)
       await writeCertificate(join(folder, 'certificate.json'), createNonPrivateStatement({ name: 'dp-moe', version }))
     })
     const facts = { private: false, steps, epsilon: undefined, delta: undefined, noiseMultiplier: undefined }
@@ -202,14 +164,13 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
 
 /** Scores the released model on the validation data and puts the result together. */
 async function finish(
-  { options, training, validation, device, model, started }: Parts,
+  { options, loaded, learner, started }: Parts,
   facts: Pick<TrainResult, 'private' | 'steps' | 'epsilon' | 'delta' | 'noiseMultiplier'>,
 ): Promise<TrainResult> {
-  const result = validation && (await evaluateClassifier(device, model, validation, options.signal))
+  const result = await learner.validate(options.signal)
   const seconds = (performance.now() - started) / 1000
-  const users = options.group === undefined ? undefined : training.length
-  const counts = { examples: training.labels.length, users }
-  return { output: options.output, ...counts, seconds, validation: result, ...facts }
+  const users = options.group === undefined ? undefined : loaded.units
+  return { output: options.output, examples: loaded.examples, users, seconds, validation: result, ...facts }
 }
 
 function maxExamplesPerUser(options: TrainOptions): number {
@@ -217,23 +178,10 @@ function maxExamplesPerUser(options: TrainOptions): number {
 }
 
 /** What grouping by user made of the training file. */
-function describeUsers({ training, leftOut }: LoadedTexts, { group }: TrainOptions): string[] {
+function describeUsers({ examples, units, leftOut }: LoadedTask, { group }: TrainOptions): string[] {
   if (group === undefined) return []
-  const kept = `${training.texts.length} examples of ${unitsOf(training)} users (column '${group}')`
+  const kept = `${examples} examples of ${units} users (column '${group}')`
   return [`units: users; ${kept}${leftOut > 0 ? `, ${leftOut} more left out: --max-examples-per-user` : ''}`]
-}
-
-/** Writes the model with plain weights, adapters merged into them; or the adapters alone. */
-async function saveModel(
-  folder: string,
-  { model, recipe, texts, tokenizer, options, pretrained }: Parts,
-): Promise<void> {
-  if (options.release === 'adapters') {
-    return await saveAdapters(folder, model as PretrainedTextClassifier, pretrained!, tokenizer as HuggingFaceTokenizer)
-  }
-  mergeAdapters(model)
-  const config = recipe.model.modelType === 'pretrained' ? undefined : recipe.model
-  await savePretrained(folder, { model, config, labels: texts.labels.names, tokenizer, bag: recipe.bag })
 }
 
 function runKey(options: TrainOptions): RunKey {
@@ -257,20 +205,6 @@ function maxRows(options: TrainOptions, recipe: Recipe): number {
   return options.maxTokensPerMicrobatch ?? rowsWithinBudget(recipe.model, options.memoryBudget)
 }
 
-function requireLength({ model, tokenizer: { maxLength } }: Recipe): void {
-  const longest = model.modelType === 'pretrained' ? model.maxPositions : null
-  if (longest === null || maxLength <= longest) return
-  throw new OutOfRangeError('maxLength', `at most ${longest}, the model's positions`, maxLength)
-}
-
-function requireVocabulary(recipe: Recipe, tokenizer: Tokenizer): void {
-  if (tokenizer.vocabularySize <= recipe.model.vocabularySize) return
-  throw new DpMoeError(
-    'INVALID_ARGUMENT',
-    `model: expected a vocabularySize of at least the tokenizer's ${tokenizer.vocabularySize}, got ${recipe.model.vocabularySize}`,
-  )
-}
-
 const wholeNumbers = [
   'maxTokensPerMicrobatch',
   'checkpointEvery',
@@ -290,6 +224,10 @@ function checkOptions(options: TrainOptions): void {
     if (typeof options[name] !== 'string') {
       throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for ${name}, got ${String(options[name])}`)
     }
+  }
+  const tasks = ['classification', 'causal-lm', 'seq2seq']
+  if (options.task !== undefined && !tasks.includes(options.task)) {
+    throw new DpMoeError('INVALID_ARGUMENT', `task: expected ${tasks.join(', ')}, got '${String(options.task)}'`)
   }
   if (options.seed !== undefined && options.keyFile !== undefined) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected a seed or a key file, got both')

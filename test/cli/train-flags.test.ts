@@ -33,9 +33,13 @@ const oneObject = (stdout: string) => {
 writeFileSync(file('key'), Buffer.alloc(32, 9))
 
 /** Flags that another test of this folder covers, or another of this file. */
-const ELSEWHERE = ['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs']
+const ELSEWHERE = [
+  ...['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs'],
+  ...['prompt', 'completion', 'source', 'target'],
+]
 
 const settings = {
+  task: 'classification',
   train: table('train.csv', 300),
   validation: table('held.csv', 50),
   text: 'body',

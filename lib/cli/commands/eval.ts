@@ -1,19 +1,22 @@
+import { columnFlags } from '../column-flags.js'
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
-import { choice, group, text } from '../flags.js'
+import { choice, group, integer, text } from '../flags.js'
 import { machineFlags } from '../machine-flags.js'
 import { printResult, table } from '../output.js'
 
 export const evaluateCommand = defineCommand({
   name: 'eval',
-  summary: 'Measure a trained model on labelled data',
-  description: 'The figures are computed without noise: they are private where the data are.',
+  summary: 'Measure a trained model on data',
+  description:
+    'Of a classifier the accuracy; of a language model the perplexity, over all tokens that it is to write, and the share of them ' +
+    'that it would have written. The figures are computed without noise: they are private where the data are.',
   operands: { dir: 'Run folder, or a release folder' },
   flags: {
     ...group('Data', {
-      data: text('<file>', 'Labelled data: JSONL, CSV or TSV (needed)'),
-      text: text('<column>', 'Column with the text', 'text'),
-      label: text('<column>', 'Column with the label', 'label'),
+      data: text('<file>', 'Data to measure on: JSONL, CSV or TSV (needed)'),
+      ...columnFlags,
+      maxLength: integer('<tokens>', 'Longest text of a language model; longer ones are cut', 'that of its training'),
       format: choice(
         '<format>',
         ['jsonl', 'csv', 'tsv'],
@@ -22,17 +25,32 @@ export const evaluateCommand = defineCommand({
     }),
     ...machineFlags,
   },
-  examples: ['dp-moe eval runs/mails --data held-out.jsonl', 'dp-moe eval runs/mails/release --data test.csv --json'],
+  examples: [
+    'dp-moe eval runs/mails --data held-out.jsonl',
+    'dp-moe eval runs/mails/release --data test.csv --json',
+    'dp-moe eval runs/replies --data held-out.jsonl --prompt question --completion answer',
+  ],
   async run({ json, debug: _, data, ...options }, [folder]) {
     if (data === undefined) throw usageError('--data is needed. See dp-moe eval --help')
     const { evaluate } = await import('../../train/index.js')
-    const { accuracy, examples, loss } = await evaluate(folder!, { data, ...options })
-    await printResult(json, { accuracy, examples, loss }, () =>
-      table([
-        ['accuracy', `${(100 * accuracy).toFixed(2)} %`],
-        ['loss', loss.toFixed(4)],
-        ['examples', String(examples)],
-      ]),
-    )
+    const result = await evaluate(folder!, { data, ...options })
+    const { accuracy, examples, loss, tokens, perplexity } = result
+    const ofTokens = perplexity === undefined ? {} : { tokens, perplexity }
+    await printResult(json, { accuracy, examples, loss, ...ofTokens }, () => {
+      const share = `${(100 * accuracy).toFixed(2)} %`
+      if (perplexity === undefined) {
+        return table([
+          ['accuracy', share],
+          ['loss', loss.toFixed(4)],
+          ['examples', String(examples)],
+        ])
+      }
+      return table([
+        ['perplexity', perplexity.toFixed(3)],
+        ['loss', `${loss.toFixed(4)} of a token`],
+        ['token accuracy', share],
+        ['examples', `${examples}, ${tokens} tokens to predict`],
+      ])
+    })
   },
 })

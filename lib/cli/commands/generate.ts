@@ -25,7 +25,7 @@ export const generateCommand = defineCommand({
     'Models: Mixtral, OLMoE, Qwen3-MoE, and Switch Transformer, which answers its prompt.\n\n' +
     'With --prompt, writes the text as it comes. Without, reads JSON lines from standard input and writes a line for each, in ' +
     'order: {"prompt":"...","text":"..."}. With --json, one object at the end: that of the prompt, or {"generations":[...]}.',
-  operands: { model: 'Model folder, or owner/name on the hub' },
+  operands: { model: 'Model folder, run folder, or owner/name on the hub' },
   flags: {
     ...hubFlags,
     ...group('Data', {
@@ -45,6 +45,7 @@ export const generateCommand = defineCommand({
   examples: [
     'dp-moe generate allenai/OLMoE-1B-7B-0924 --prompt "Differential privacy is"',
     'dp-moe generate ./switch-base-8 --max-new-tokens 20 < prompts.jsonl > texts.jsonl',
+    'dp-moe generate runs/chats --prompt "How do I reset it?"',
     'dp-moe generate ./olmoe --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --seed 1',
   ],
   async run({ json, debug: _, prompt, promptColumn = 'prompt', revision, ...values }, [model]) {
@@ -55,15 +56,18 @@ export const generateCommand = defineCommand({
     if (!options.temperature && (options.topK ?? options.topP) !== undefined) {
       throw usageError(`--top-k and --top-p are for --temperature above 0: at 0 nothing is drawn${SEE}`)
     }
-    const [{ TextGenerator }, { checkGeneration }, { openDevice }, { findModel }] = await Promise.all([
-      import('../../models/generation/text-generator.js'),
-      import('../../models/generation/generate.js'),
-      import('../../train/open-device.js'),
-      import('../hub-model.js'),
-    ])
+    const [{ TextGenerator }, { checkGeneration }, { openDevice }, { findReleaseFolder }, { findModel }] =
+      await Promise.all([
+        import('../../models/generation/text-generator.js'),
+        import('../../models/generation/generate.js'),
+        import('../../train/open-device.js'),
+        import('../../train/run-folder.js'),
+        import('../hub-model.js'),
+      ])
     checkGeneration(options)
     await untilInterrupted(async (signal) => {
-      const folder = await findModel(model!, { revision, signal })
+      const found = await findModel(model!, { revision, signal })
+      const folder = await findReleaseFolder(found)
       using device = openDevice({ device: name, precision, threads })
       const generator = await TextGenerator.open(device, folder)
       const settings = { ...options, signal }

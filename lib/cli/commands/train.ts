@@ -1,4 +1,4 @@
-import type { TrainOptions, TrainResult } from '../../train/options.js'
+import type { EvaluationResult, TrainOptions, TrainResult } from '../../train/options.js'
 import { defineCommand } from '../command.js'
 import { untilInterrupted } from '../interrupt.js'
 import { duration, printResult, shortNumber, table } from '../output.js'
@@ -6,7 +6,7 @@ import { requireConsistentFlags, trainFlags } from '../train-flags.js'
 
 export const trainCommand = defineCommand({
   name: 'train',
-  summary: 'Train a classifier with differential privacy',
+  summary: 'Train a classifier or a language model with differential privacy',
   description:
     'Losses, speeds and the validation accuracy are computed without noise: they are for you alone, as is all of private/.\n\n' +
     'With --relation add-or-remove-one the number of examples N is secret: state --sample-rate, --steps, ' +
@@ -16,6 +16,8 @@ export const trainCommand = defineCommand({
   examples: [
     'dp-moe train --train mails.jsonl --validation 0.2 --target-epsilon 3 --output runs/mails',
     'dp-moe train --train sst2.tsv --text sentence --label label --target-epsilon 8 --output runs/sst2 --json',
+    'dp-moe train --task causal-lm --model ./olmoe --trainable lora --train chats.jsonl --prompt question --completion answer --target-epsilon 8 --output runs/chats',
+    'dp-moe train --task seq2seq --model google/switch-base-8 --train pairs.csv --source article --target summary --target-epsilon 8 --output runs/pairs',
     'dp-moe train --config run.yaml --resume',
   ],
   async run({ json, debug: _, ...values }) {
@@ -44,12 +46,18 @@ function machineResult({ output, private: isPrivate, examples, users, steps, sec
   return { output, private: isPrivate, ...counts, steps, seconds, epsilon, delta, noiseMultiplier, validation }
 }
 
+function figuresOf({ accuracy, loss, perplexity }: EvaluationResult): string {
+  const share = `${(100 * accuracy).toFixed(2)} %`
+  if (perplexity === undefined) return `accuracy ${share}, loss ${loss.toFixed(4)}`
+  return `perplexity ${perplexity.toFixed(3)}, token accuracy ${share}`
+}
+
 function describe(result: TrainResult): string {
   const { validation } = result
   const held =
     validation === undefined
       ? 'none'
-      : `accuracy ${(100 * validation.accuracy).toFixed(2)} %, loss ${validation.loss.toFixed(4)} on ` +
+      : `${figuresOf(validation)} on ` +
         `${validation.examples} examples${result.private ? ' (computed without noise: keep it to yourself)' : ''}`
   const budget = result.private
     ? `eps ${shortNumber(result.epsilon!, 'up')} at delta ${shortNumber(result.delta!)}, noise multiplier ${shortNumber(result.noiseMultiplier!)}`

@@ -36,7 +36,7 @@ export class TextGenerator implements Disposable {
   /** Most tokens of a prompt and its continuation; undefined where there is no limit. */
   readonly maxPositions: number | undefined
 
-  private constructor(model: GenerativeModel, tokenizer: HuggingFaceTokenizer, settings: Settings) {
+  private constructor(model: GenerativeModel, tokenizer: HuggingFaceTokenizer, settings: GenerationSettings) {
     this.model = model
     this.tokenizer = tokenizer
     this.stopTokens = settings.stopTokens
@@ -49,7 +49,7 @@ export class TextGenerator implements Disposable {
    * @throws DpMoeError MODEL_FORMAT, FILE_NOT_FOUND
    */
   static async open(device: Device, folder: string): Promise<TextGenerator> {
-    const settings = await readSettings(folder)
+    const settings = await readGenerationSettings(folder)
     const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength: MOST_TOKENS })
     const model = await openLanguageModel(device, folder)
     const { vocabularySize } = model.config
@@ -113,7 +113,8 @@ export class TextGenerator implements Disposable {
   }
 }
 
-interface Settings {
+/** What a model folder says about generation. */
+export interface GenerationSettings {
   readonly stopTokens: readonly number[]
   readonly maxPositions: number | undefined
 }
@@ -124,7 +125,8 @@ const settingsSchema = z.looseObject({
   max_position_embeddings: z.int().positive().nullish(),
 })
 
-async function readSettings(folder: string): Promise<Settings> {
+/** How the model of a folder ends its texts, and the positions it has: from generation_config.json and config.json. */
+export async function readGenerationSettings(folder: string): Promise<GenerationSettings> {
   const config = await readSome(join(folder, configFile))
   const generation = join(folder, 'generation_config.json')
   const own = (await exists(generation)) ? await readSome(generation) : {}
