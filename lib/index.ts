@@ -22,7 +22,17 @@ export {
   type TypedArray,
 } from './engine/index.js'
 export { DpMoeError, type ErrorCode, OutOfRangeError } from './errors.js'
-export { downloadModel, type HubOptions, type HubProgress, isHubName, modelFolder } from './hub/index.js'
+export {
+  type DatasetOptions,
+  type DatasetSplit,
+  type DownloadedDataset,
+  downloadDataset,
+  downloadModel,
+  type HubOptions,
+  type HubProgress,
+  isHubName,
+  modelFolder,
+} from './hub/index.js'
 export * as models from './models/index.js'
 export {
   type AccumulateOptions,

@@ -1,0 +1,162 @@
+import { DpMoeError } from '../errors.js'
+import type { DatasetCard, DatasetConfig } from './dataset-card.js'
+
+export type DatasetSplit = 'train' | 'validation' | 'test'
+
+/** Paths of the files of each split that there is. */
+export type SplitFiles = Partial<Record<DatasetSplit, string[]>>
+
+/** What a split is called in names of files and in cards. */
+const words: Readonly<Record<DatasetSplit, readonly string[]>> = {
+  train: ['train', 'training'],
+  validation: ['validation', 'valid', 'val', 'dev'],
+  test: ['test', 'testing'],
+}
+
+/** Formats that are read, the preferred first. */
+const formats = [['.parquet'], ['.jsonl', '.ndjson'], ['.csv'], ['.tsv']]
+
+const isData = (path: string) => formats.flat().some((extension) => path.endsWith(extension))
+
+/** The configuration meant, and the files of its splits. */
+export interface DatasetSelection {
+  readonly config: string
+  readonly splits: SplitFiles
+}
+
+/**
+ * The files of a data set, from its card or else from their names.
+ *
+ * | repository | result |
+ * |---|---|
+ * | a card with configs | the one named; without a name the default one, or the only one |
+ * | a card whose config names files | these, by split; of several formats as they are named |
+ * | else | files below the config's folder with the name of a split in their path, of one format: Parquet before JSONL, CSV, TSV |
+ * | one data file without the name of a split | it is for training |
+ * | no data file that is read, or no such config | DATA_FORMAT, with what there is |
+ *
+ * @param paths of all files of the repository
+ */
+export function filesOfDataset(
+  name: string,
+  config: string | undefined,
+  paths: readonly string[],
+  card: DatasetCard,
+): DatasetSelection {
+  const stated = chooseConfig(name, config, card)
+  const splits = stated?.patterns ? fromPatterns(stated.patterns, paths) : fromNames(folderOf(config, stated), paths)
+  if (Object.keys(splits).length === 0) throw nothingFound(name, config, paths)
+  return { config: stated?.name ?? config ?? 'default', splits }
+}
+
+function chooseConfig(name: string, config: string | undefined, { configs }: DatasetCard): DatasetConfig | undefined {
+  if (configs.length === 0) return undefined
+  const chosen =
+    config === undefined
+      ? (configs.find((one) => one.isDefault) ??
+        configs.find((one) => one.name === 'default') ??
+        (configs.length === 1 ? configs[0] : undefined))
+      : configs.find((one) => one.name === config)
+  if (chosen) return chosen
+  const known = configs.map((one) => one.name)
+  const some = known.length > 20 ? `${known.slice(0, 20).join(', ')} and ${known.length - 20} more` : known.join(', ')
+  const what = config === undefined ? `has several parts; name one of them as ${name}/PART` : `has no part '${config}'`
+  throw new DpMoeError('DATA_FORMAT', `${name} ${what}. There are ${some}`)
+}
+
+function folderOf(config: string | undefined, stated: DatasetConfig | undefined): string {
+  const folder = stated ? (stated.folder ?? '') : (config ?? '')
+  return folder === '' ? '' : `${folder.replace(/^\.?\/|\/$/g, '')}/`
+}
+
+function fromPatterns(patterns: NonNullable<DatasetConfig['patterns']>, paths: readonly string[]): SplitFiles {
+  const splits: SplitFiles = {}
+  for (const { split, paths: globs } of patterns) {
+    const known = splitNamed(split)
+    const tests = globs.map(globTest)
+    const files = paths.filter((path) => isData(path) && tests.some((test) => test(path)))
+    if (known && files.length > 0) splits[known] = [...new Set([...(splits[known] ?? []), ...files])].sort()
+  }
+  return splits
+}
+
+const splitNamed = (name: string) => (Object.keys(words) as DatasetSplit[]).find((split) => words[split].includes(name))
+
+/**
+ * Whether a path matches a pattern with `*` (within a folder), `**`, `?` and `[...]`. It takes bounded time, whatever the pattern:
+ * a card is written by anyone.
+ */
+function globTest(glob: string): (path: string) => boolean {
+  const parts = glob.replace(/^\.\//, '').split(/(\*\*\/|\*\*|\*|\?|\[[^\]]+\])/)
+  return (path) => {
+    let ends = new Set([0])
+    for (const part of parts) ends = new Set([...ends].flatMap((start) => endsOf(part, path, start)))
+    return ends.has(path.length)
+  }
+}
+
+/** Where a part of a pattern may end in a path when it begins at `start`. */
+function endsOf(part: string, path: string, start: number): number[] {
+  const later = (count: number) => Array.from({ length: count + 1 }, (_, i) => start + i)
+  const slash = path.indexOf('/', start)
+  const character = path[start]
+  if (part === '**') return later(path.length - start)
+  if (part === '**/') return later(path.length - start).filter((end) => end === start || path[end - 1] === '/')
+  if (part === '*') return later((slash < 0 ? path.length : slash) - start)
+  if (part === '?') return character === undefined || character === '/' ? [] : [start + 1]
+  if (/^\[.+\]$/.test(part)) return character !== undefined && isOneOf(part.slice(1, -1), character) ? [start + 1] : []
+  return path.startsWith(part, start) ? [start + part.length] : []
+}
+
+/** Whether a character is in a set such as `0-9` or `!a`. */
+function isOneOf(set: string, character: string): boolean {
+  const not = set.startsWith('!')
+  const ranges = (not ? set.slice(1) : set).match(/.-.|./gs) ?? []
+  return ranges.some((range) => range[0]! <= character && character <= range.at(-1)!) !== not
+}
+
+function fromNames(folder: string, paths: readonly string[]): SplitFiles {
+  const inside = paths.filter((path) => path.startsWith(folder) && isData(path))
+  const extensions = formats.find((some) => inside.some((path) => some.some((extension) => path.endsWith(extension))))
+  const files = inside.filter((path) => extensions?.some((extension) => path.endsWith(extension))).sort()
+  const splits: SplitFiles = {}
+  for (const path of files) {
+    const split = splitOfPath(path.slice(folder.length))
+    if (split) splits[split] = [...(splits[split] ?? []), path]
+  }
+  if (Object.keys(splits).length === 0 && files.length === 1) splits.train = files
+  return splits
+}
+
+/** The split that a path names: in its file, or in the folder nearest to it. */
+function splitOfPath(path: string): DatasetSplit | undefined {
+  for (const part of path.split('/').reverse()) {
+    const found = (Object.keys(words) as DatasetSplit[]).find((split) =>
+      words[split].some((word) => new RegExp(`(^|[^a-z])${word}([^a-z]|$)`, 'i').test(part)),
+    )
+    if (found) return found
+  }
+  return undefined
+}
+
+function nothingFound(name: string, config: string | undefined, paths: readonly string[]): DpMoeError {
+  const what = config === undefined ? name : `${name}, part '${config}',`
+  const script = paths.find((path) => path.endsWith('.py'))
+  const why = script
+    ? `its data are made by a program, ${script}, which is not run. Its Parquet files may be in --revision refs/convert/parquet`
+    : `expected Parquet, JSONL, CSV or TSV files named after their split, got ${paths.length === 0 ? 'none' : paths.slice(0, 5).join(', ')}`
+  return new DpMoeError('DATA_FORMAT', `${what} has no data that can be read: ${why}`)
+}
+
+/** Whether every file that says to be one of N (`-00000-of-00003`) has the others beside it. */
+export function isComplete(paths: readonly string[]): boolean {
+  return paths.every((path) => {
+    const [, before, count, after] = /^(.*)-\d{5}-of-(\d{5})(.*)$/.exec(path) ?? []
+    if (count === undefined) return true
+    const all = Array.from(
+      { length: Number(count) },
+      (_, i) => `${before}-${String(i).padStart(5, '0')}-of-${count}${after}`,
+    )
+    return all.every((one) => paths.includes(one))
+  })
+}

@@ -1,0 +1,120 @@
+import { existsSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
+import { join, sep } from 'node:path'
+import { DpMoeError } from '../errors.js'
+import { type DatasetCard, parseDatasetCard } from './dataset-card.js'
+import {
+  type DatasetSelection,
+  type DatasetSplit,
+  filesOfDataset,
+  isComplete,
+  type SplitFiles,
+} from './dataset-files.js'
+import { downloadRepository, type HubOptions, isRepositoryName } from './download.js'
+
+export interface DatasetOptions extends HubOptions {
+  /** The splits to download; those that there are not are left out. */
+  readonly splits: readonly DatasetSplit[]
+}
+
+/** A data set in the cache. */
+export interface DownloadedDataset {
+  /** Paths of the files of each split that was asked for and is there. */
+  readonly files: SplitFiles
+  /** Every split that the data set has. */
+  readonly splits: readonly DatasetSplit[]
+  /** Class names by number, of the columns for which its card states them. */
+  readonly labelNames: ReadonlyMap<string, readonly string[]>
+}
+
+/** Owners of data sets that are known by their names alone. */
+const owners: Readonly<Record<string, string>> = {
+  ag_news: 'fancyzhx',
+  dbpedia_14: 'fancyzhx',
+  emotion: 'dair-ai',
+  glue: 'nyu-mll',
+  imdb: 'stanfordnlp',
+  rotten_tomatoes: 'cornell-movie-review-data',
+  sst2: 'stanfordnlp',
+  tweet_eval: 'cardiffnlp',
+}
+
+const README = 'README.md'
+
+/**
+ * The repository and the part of it that a name means.
+ *
+ * | name | means |
+ * |---|---|
+ * | owner/name | a data set, its default part |
+ * | owner/name/part | a part of it, such as nyu-mll/glue/sst2 |
+ * | glue, glue/sst2 and others known without their owner | nyu-mll/glue, and a part of it |
+ */
+function parse(name: string): { repository: string; config: string | undefined } | undefined {
+  const [first = '', ...rest] = name.split('/')
+  const words = Object.hasOwn(owners, first) && rest.length < 2 ? [owners[first]!, first, ...rest] : [first, ...rest]
+  const [owner, repository, config, ...more] = words
+  if (!isRepositoryName(`${owner}/${repository}`) || more.length > 0) return undefined
+  return config === '' ? undefined : { repository: `${owner}/${repository}`, config }
+}
+
+/** Whether a text can name a data set of the hub. */
+export function isDatasetName(name: string): boolean {
+  return parse(name) !== undefined
+}
+
+/**
+ * Downloads splits of a data set of the hub: its Parquet, JSONL, CSV or TSV files, nothing else. The cache is that of
+ * `downloadModel`, with the same checksums.
+ *
+ * Guarantee. No program of a data set is ever run or downloaded.
+ *
+ * @param name owner/name or owner/name/part; also glue/sst2
+ * @throws DpMoeError as `downloadModel`; DATA_FORMAT where there are no data that can be read, or no such part
+ */
+export async function downloadDataset(
+  name: string,
+  { splits, ...options }: DatasetOptions,
+): Promise<DownloadedDataset> {
+  const parsed = parse(name)
+  if (!parsed) {
+    throw new DpMoeError('INVALID_ARGUMENT', `Expected a data set as owner/name or owner/name/part, got '${name}'`)
+  }
+  const { repository, config } = parsed
+  const select = async (paths: readonly string[], read: (path: string) => Promise<string>) => {
+    const card = await parseDatasetCard(paths.includes(README) ? await read(README) : '')
+    return { card, selection: filesOfDataset(repository, config, paths, card) }
+  }
+  const wanted = ({ splits: all }: DatasetSelection) => splits.flatMap((split) => all[split] ?? [])
+  const result = (folder: string, card: DatasetCard, { config: chosen, splits: all }: DatasetSelection) => ({
+    files: Object.fromEntries(
+      splits.flatMap((split) => (all[split] ? [[split, all[split].map((path) => join(folder, path))]] : [])),
+    ),
+    splits: (['train', 'validation', 'test'] as const).filter((split) => all[split] !== undefined),
+    labelNames: card.labelNames.get(chosen) ?? new Map(),
+  })
+  return downloadRepository({ type: 'dataset', name: repository }, options, {
+    async choose(files, read) {
+      const { card, selection } = await select(
+        files.map(({ path }) => path),
+        read,
+      )
+      const paths = new Set(wanted(selection))
+      return { files: files.filter(({ path }) => paths.has(path)), result: (folder) => result(folder, card, selection) }
+    },
+    async fromCache(folder) {
+      if (!existsSync(folder)) return undefined
+      const names = await readdir(folder, { recursive: true })
+      const paths = names.map((one) => one.split(sep).join('/'))
+      try {
+        const { card, selection } = await select(paths, (path) => readFile(join(folder, path), 'utf8'))
+        return isComplete(wanted(selection)) && wanted(selection).length > 0
+          ? result(folder, card, selection)
+          : undefined
+      } catch (error) {
+        if (error instanceof DpMoeError && error.code === 'DATA_FORMAT') return undefined
+        throw error
+      }
+    },
+  })
+}
