@@ -11,15 +11,14 @@ export class UnitLayout {
   readonly name: string
   /** Host copy of the row offsets, [units + 1]. */
   readonly offsets: Int32Array
-  /** The same on the device. */
-  readonly offsetsTensor: Tensor
   /** Data set positions of the units, [units]: keys of dropout and jitter. */
   readonly ids: Int32Array
-  /** The same on the device. */
-  readonly unitIds: Tensor
   readonly device: Device
   /** Bounds of the sequences (rows that see each other in attention and pooling), where units hold several. */
   readonly #sequences: Sequences | undefined
+  // On the device, where a scope may end them: made again when they are asked for.
+  #offsetsTensor: Tensor
+  #unitIds: Tensor
   #sequenceOffsets: Tensor | undefined
   #perUnit: UnitLayout | undefined
   #perSequence: UnitLayout | undefined
@@ -37,9 +36,9 @@ export class UnitLayout {
     this.name = name
     this.offsets = offsets
     this.device = device
-    this.offsetsTensor = device.tensor(offsets, [offsets.length], 'int32')
+    this.#offsetsTensor = device.tensor(offsets, [offsets.length], 'int32')
     this.ids = ids
-    this.unitIds = unitIds ?? device.tensor(ids, [ids.length], 'int32')
+    this.#unitIds = unitIds ?? device.tensor(ids, [ids.length], 'int32')
     if (ids.length !== this.units) {
       throw new DpMoeError(
         'SHAPE_MISMATCH',
@@ -48,6 +47,18 @@ export class UnitLayout {
     }
     if (sequences) requireSequences(sequences, offsets)
     this.#sequences = sequences
+  }
+
+  /** The offsets on the device. */
+  get offsetsTensor(): Tensor {
+    this.#offsetsTensor = this.#onDevice(this.#offsetsTensor, this.offsets)
+    return this.#offsetsTensor
+  }
+
+  /** The ids on the device. */
+  get unitIds(): Tensor {
+    this.#unitIds = this.#onDevice(this.#unitIds, this.ids)
+    return this.#unitIds
   }
 
   get units(): number {
@@ -77,8 +88,7 @@ export class UnitLayout {
   /** First row of each sequence, and the number of rows, on the device [sequences + 1]. */
   get sequenceOffsets(): Tensor {
     if (this.#sequences === undefined) return this.offsetsTensor
-    const { offsets } = this.#sequences
-    this.#sequenceOffsets ??= this.device.tensor(offsets, [offsets.length], 'int32')
+    this.#sequenceOffsets = this.#onDevice(this.#sequenceOffsets, this.#sequences.offsets)
     return this.#sequenceOffsets
   }
 
@@ -133,6 +143,10 @@ export class UnitLayout {
   /** The rows as segments of a layer every row goes through. */
   get segments(): Segments {
     return { offsets: this.offsetsTensor, segments: this.units, units: this.units, lengths: this.#lengths(), fanOut: 1 }
+  }
+
+  #onDevice(present: Tensor | undefined, values: Int32Array): Tensor {
+    return present && !present.disposed ? present : this.device.tensor(values, [values.length], 'int32')
   }
 
   #lengths(): Int32Array {

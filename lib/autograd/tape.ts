@@ -17,10 +17,14 @@ export interface TapeOptions {
    * its loss may be used afterwards. Default false: all stays until it is disposed.
    */
   readonly releases?: boolean
-  /** Forward passes that are only recorded when they are run again (`checkpoint`) record nothing. Default true. */
+}
+
+/** A tape for a part of a pass, see `checkpoint`. */
+interface PartOptions extends TapeOptions {
+  /** Default: that of the whole. */
+  readonly sink?: GradientSink
+  /** False: a first run, which will be recorded when it is run again. Default true. */
   readonly records?: boolean
-  /** The tape of which this one is a part: parameters' uses are counted over the whole. */
-  readonly whole?: Tape
 }
 
 /**
@@ -35,23 +39,36 @@ export class Tape {
   readonly #holders = new Map<Tensor, number>()
   /** What must outlive backward: tensors of sites that the sink kept. */
   readonly #retained = new Set<Tensor>()
+  /** What came from outside and is not ours to free. */
+  readonly #given = new Set<Tensor>()
   /** What the op whose backward runs leaves behind. */
   #left: Tensor[] = []
-  readonly #uses: Map<Parameter, number>
-  readonly #options: TapeOptions
+  /** How often the forward pass used each parameter, over all parts. */
+  #uses = new Map<Parameter, number>()
+  #counts = true
+  #records = true
+  readonly #releases: boolean
 
   constructor(
     readonly device: Device,
     readonly sink?: GradientSink,
-    options: TapeOptions = {},
+    { releases = false }: TapeOptions = {},
   ) {
-    this.#options = options
-    this.#uses = options.whole ? options.whole.#uses : new Map()
+    this.#releases = releases
+  }
+
+  /** A tape for a part of this pass: a first run counts parameters' uses, a run of it again does not. */
+  part({ sink = this.sink, records = true, releases = false }: PartOptions): Tape {
+    const tape = new Tape(this.device, sink, { releases })
+    tape.#uses = this.#uses
+    tape.#records = this.#records && records
+    tape.#counts = this.#counts && !records
+    return tape
   }
 
   /** Whether ops keep what their backward needs. */
   get records(): boolean {
-    return this.sink !== undefined && this.#options.records !== false
+    return this.sink !== undefined && this.#records
   }
 
   /** Whether gradients with respect to `tensor` are wanted. */
@@ -78,8 +95,7 @@ export class Tape {
     if (!this.sink) return
     const trained = parameters.filter((parameter) => this.trains(parameter))
     if (!inputs.some((input) => this.#tracked.has(input)) && trained.length === 0) return
-    const isCounted = this.#options.whole === undefined || this.#options.records === false
-    if (isCounted) for (const parameter of trained) this.#uses.set(parameter, (this.#uses.get(parameter) ?? 0) + 1)
+    if (this.#counts) for (const parameter of trained) this.#uses.set(parameter, (this.#uses.get(parameter) ?? 0) + 1)
     this.recordTracked(outputs, backward, saved)
   }
 
@@ -135,14 +151,15 @@ export class Tape {
     }
     if (!this.sink) throw new DpMoeError('INVALID_ARGUMENT', 'backward: this tape has no gradient sink (evaluation)')
     const ones = this.device.tensor(new Float32Array(lossPerUnit.size).fill(1), lossPerUnit.shape)
-    this.retain([lossPerUnit])
     this.backwardFrom([[lossPerUnit, ones]])
   }
 
   /** Runs backward from tensors whose gradients are given. */
-  backwardFrom(seeds: readonly (readonly [tensor: Tensor, gradient: Tensor])[]): void {
+  backwardFrom(seeds: readonly (readonly [tensor: Tensor, gradient: Tensor | undefined])[]): void {
     for (const [tensor, gradient] of seeds) {
-      if (this.#tracked.has(tensor)) this.#setGradient(tensor, gradient)
+      this.#given.add(tensor)
+      if (gradient) this.#given.add(gradient)
+      if (gradient && this.#tracked.has(tensor)) this.#setGradient(tensor, gradient)
     }
     for (let entry = this.#entries.pop(); entry; entry = this.#entries.pop()) {
       const gradients = entry.outputs.map((output) => this.#gradients.get(output))
@@ -152,7 +169,7 @@ export class Tape {
         this.#gradients.delete(output)
         if (gradient) this.#letGo(gradient)
       }
-      if (!this.#options.releases) continue
+      if (!this.#releases) continue
       for (const tensor of [...entry.outputs, ...entry.saved]) if (tensor) this.#release(tensor)
     }
   }
@@ -162,14 +179,23 @@ export class Tape {
     return this.#gradients.get(tensor)
   }
 
-  /** Tracks an input that no op of this tape made, so that `gradientOf` tells its gradient. */
-  watch(tensor: Tensor): Tensor {
+  /** Tracks an input that no op of this tape made, so that `gradientOf` tells its gradient; it is added to the one given. */
+  watch(tensor: Tensor, gradient?: Tensor): Tensor {
     this.#tracked.add(tensor)
+    if (gradient) this.#given.add(gradient)
+    if (gradient) this.#setGradient(tensor, gradient)
     return tensor
   }
 
+  /** Puts a gradient in the place of the one that arrived at `tensor` so far. */
+  replaceGradient(tensor: Tensor, gradient: Tensor): void {
+    const present = this.#gradients.get(tensor)
+    this.#setGradient(tensor, gradient)
+    if (present) this.#letGo(present)
+  }
+
   #run(entry: Entry, gradients: readonly (Tensor | undefined)[]): void {
-    if (!this.#options.releases) {
+    if (!this.#releases) {
       entry.backward(gradients)
       return
     }
@@ -193,10 +219,11 @@ export class Tape {
       return
     }
     this.#holders.delete(gradient)
-    if (this.#options.releases) this.#release(gradient)
+    if (this.#releases) this.#release(gradient)
   }
 
   #release(tensor: Tensor): void {
-    if (!this.#retained.has(tensor) && !this.#holders.has(tensor)) tensor[Symbol.dispose]()
+    const isNeeded = this.#retained.has(tensor) || this.#holders.has(tensor) || this.#given.has(tensor)
+    if (!isNeeded) tensor[Symbol.dispose]()
   }
 }

@@ -4,6 +4,7 @@ import { poolPerSequence } from '../autograd/embedding.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Attention } from '../nn/attention.js'
+import { runLayer } from '../nn/checkpointed-layer.js'
 import { Dropout } from '../nn/dropout.js'
 import { Embedding } from '../nn/embedding.js'
 import { FeedForward } from '../nn/feed-forward.js'
@@ -106,7 +107,8 @@ export class BertEncoder extends Module {
     let x = this.#dropout.forward(this.embeddingNorm.forward(sum, context), context)
     const losses: (Tensor | undefined)[] = []
     for (const layer of this.layers) {
-      const { y, loss } = layer.forward(x, context)
+      const read = x
+      const { y, loss } = runLayer(context, this.activationCheckpointing, [x], (part) => layer.forward(read, part))
       x = y
       losses.push(loss)
     }

@@ -6,6 +6,7 @@ import { crossEntropy } from '../autograd/losses.js'
 import { rotate } from '../autograd/rotary.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
+import { runLayer } from '../nn/checkpointed-layer.js'
 import { Embedding } from '../nn/embedding.js'
 import { FeedForward } from '../nn/feed-forward.js'
 import type { Initializer } from '../nn/initializer.js'
@@ -176,9 +177,11 @@ export class Decoder extends HuggingFaceModel {
   ): { y: Tensor; routerLoss: Tensor | undefined } {
     const losses: (Tensor | undefined)[] = []
     const rows = { positions, inverseFrequency: this.#inverseFrequency(context), cache }
+    const checkpoints = this.activationCheckpointing && !cache
     let x = this.embedding.forward(ids, context)
     for (const layer of this.layers) {
-      const { y, loss } = layer.forward(x, rows, context)
+      const read = x
+      const { y, loss } = runLayer(context, checkpoints, [x], (part) => layer.forward(read, rows, part))
       x = y
       losses.push(loss)
     }

@@ -1,6 +1,7 @@
 import { add } from '../autograd/elementwise.js'
 import { poolPerSequence } from '../autograd/embedding.js'
 import type { Tensor } from '../engine/tensor.js'
+import { runLayer } from '../nn/checkpointed-layer.js'
 import { Embedding } from '../nn/embedding.js'
 import type { Initializer } from '../nn/initializer.js'
 import { Linear } from '../nn/linear.js'
@@ -78,7 +79,8 @@ export class SwitchClassifier extends Module {
     const losses: (Tensor | undefined)[] = []
     let x = add(tape, this.embedding.forward(batch.ids, context), this.position.forward(batch.positions, context))
     for (const layer of this.layers) {
-      const { y, loss } = layer.forward(x, context)
+      const read = x
+      const { y, loss } = runLayer(context, this.activationCheckpointing, [x], (part) => layer.forward(read, part))
       x = y
       losses.push(loss)
     }

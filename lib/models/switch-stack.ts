@@ -1,6 +1,7 @@
 import { attention, type RelativeBias } from '../autograd/attention.js'
 import { add } from '../autograd/elementwise.js'
 import type { Tensor } from '../engine/tensor.js'
+import { runLayer } from '../nn/checkpointed-layer.js'
 import { Dropout } from '../nn/dropout.js'
 import { Embedding } from '../nn/embedding.js'
 import { FeedForward } from '../nn/feed-forward.js'
@@ -161,11 +162,14 @@ export class SwitchStack extends Module {
   ): { y: Tensor; losses: readonly (Tensor | undefined)[] } {
     const bias = { table: this.relativeBias.weight, buckets: this.#buckets }
     const causal = this.#role === 'decoder'
+    const checkpoints = this.activationCheckpointing && !cache
     const losses: (Tensor | undefined)[] = []
     let y = this.#dropouts[0].forward(x, context)
     for (const [layer, block] of this.layers.entries()) {
       const attended = { causal, bias, cache: cache && { store: cache, layer } }
-      const result = block.forward(y, attended, encoded, context)
+      const read = y
+      const inputs = encoded ? [y, encoded] : [y]
+      const result = runLayer(context, checkpoints, inputs, (part) => block.forward(read, attended, encoded, part))
       y = result.y
       losses.push(result.loss)
     }

@@ -16,6 +16,22 @@ export interface ForwardContext {
 
 /** A part of a model: parameters and other modules, found by walking its own fields. */
 export abstract class Module {
+  #activationCheckpointing = false
+
+  /** Whether backward computes layers once more from their inputs instead of keeping what they made. */
+  get activationCheckpointing(): boolean {
+    return this.#activationCheckpointing
+  }
+
+  /**
+   * Turns activation checkpointing on or off in this module and all inside: less memory, the same gradients bit for bit.
+   * A plain step then takes about a third longer, a private one, which computes layers twice more, about 1.7 times as long.
+   */
+  setActivationCheckpointing(on = true): this {
+    for (const module of this.modules()) module.#activationCheckpointing = on
+    return this
+  }
+
   /** Parameters by full name, e.g. `layers.0.attention.query.weight`, in the order of the fields. */
   namedParameters(prefix = ''): Map<string, Parameter> {
     const found = new Map<string, Parameter>()

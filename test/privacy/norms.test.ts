@@ -1,4 +1,4 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { add } from '../../lib/autograd/elementwise.js'
 import { poolPerUnit } from '../../lib/autograd/embedding.js'
 import { crossEntropy } from '../../lib/autograd/losses.js'
@@ -6,46 +6,20 @@ import { Device } from '../../lib/engine/device.js'
 import type { Tensor } from '../../lib/engine/tensor.js'
 import { MixtureClassifier } from '../../lib/models/mixture-classifier.js'
 import type { TextBatch } from '../../lib/models/text-batch.js'
-import type { UnitBatch } from '../../lib/nn/accumulate.js'
 import { Embedding } from '../../lib/nn/embedding.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
 import { type ForwardContext, Module } from '../../lib/nn/module.js'
 import { LayerNorm } from '../../lib/nn/norms.js'
+import { compareNorms } from '../support/brute-force-norms.js'
 import { type FeatureExample, FeatureModel, featureBatch, featureSize } from '../support/feature-model.js'
 import { batchOf, type Example, examples, tinyConfig, tinyModel } from '../support/models.js'
-import { plainGradients, type Subject, squaredNormsByParameter, stepRandom } from '../support/sites.js'
+import type { Subject } from '../support/sites.js'
 import { perturb, TokenModel, type TokenModelConfig } from '../support/token-model.js'
 import { uniforms } from '../support/weights.js'
 
 const device = Device.open('cpu', { threads: 2 })
-const random = stepRandom(device)
 t.teardown(() => device[Symbol.dispose]())
-
-const squares = (values: Float64Array) => values.reduce((sum, value) => sum + value * value, 0)
-
-/**
- * Each parameter's squared norm in a batch lies in [true (1 - 1e-5), true (1 + 2e-3)], true being that of the plain
- * gradient of the unit alone. Where the true gradient is zero, what is left is rounding of the whole: 1e-12 of its square.
- */
-async function compare<E, B extends UnitBatch>(t: Test, subject: Subject<E, B>, units: readonly E[], what = '') {
-  const norms = await squaredNormsByParameter(subject, units, random)
-  let checked = 0
-  for (const [index, unit] of units.entries()) {
-    const alone = await plainGradients(subject, [unit], random)
-    const whole = [...alone.values()].reduce((sum, values) => sum + squares(values), 0)
-    for (const [name, values] of alone) {
-      const truth = squares(values)
-      const norm = norms.get(name)![index]!
-      const slack = 1e-12 * whole
-      const low = truth * (1 - 1e-5) - slack
-      const high = truth * (1 + 2e-3) + slack
-      if (!(norm >= low && norm <= high)) t.fail(`${what} ${name} of unit ${index}: ${norm} for ${truth}`)
-      checked++
-    }
-  }
-  t.equal(checked, units.length * norms.size, `${what}: every unit and parameter`)
-}
 
 const tokens = (
   module: Module & { loss(batch: TextBatch, context: ForwardContext): Tensor },
@@ -80,16 +54,16 @@ const variants: Record<string, TokenModelConfig> = {
 
 for (const [name, config] of Object.entries(variants)) {
   t.test(`norms of each parameter: ${name}`, async (t) => {
-    await compare(t, tokens(new TokenModel(device, config)), eightTexts(config.vocabularySize), name)
+    await compareNorms(t, tokens(new TokenModel(device, config)), eightTexts(config.vocabularySize), name)
   })
 }
 
 t.test('norms of the classifiers', async (t) => {
   const short = eightTexts().with(2, examples([64])[0]!)
-  await compare(t, tokens(tinyModel(device, { dropout: 0.2, expertsPerToken: 2 })), short, 'switch')
+  await compareNorms(t, tokens(tinyModel(device, { dropout: 0.2, expertsPerToken: 2 })), short, 'switch')
   const mixture = new MixtureClassifier(new Initializer(device, 3), { ...tinyConfig, expertsPerToken: 2 })
   perturb(device, mixture, 0.3)
-  await compare(t, tokens(mixture), eightTexts(), 'mixture')
+  await compareNorms(t, tokens(mixture), eightTexts(), 'mixture')
 })
 
 /** A table, a projection and a norm used twice each, and the table once more as the head. */
@@ -120,7 +94,7 @@ class Reuse extends Module {
 }
 
 t.test('a parameter used twice has the norm of the sum of its uses', async (t) => {
-  await compare(t, tokens(new Reuse()), eightTexts().with(2, examples([64])[0]!), 'reuse')
+  await compareNorms(t, tokens(new Reuse()), eightTexts().with(2, examples([64])[0]!), 'reuse')
 })
 
 t.test('rows far from zero, whose products nearly cancel', async (t) => {
@@ -136,5 +110,5 @@ t.test('rows far from zero, whose products nearly cancel', async (t) => {
     rows: Array.from({ length }, () => Array.from({ length: featureSize }, () => 300 + next())),
     label: unit % 2,
   }))
-  await compare(t, subject, units, 'mean 300 deviations')
+  await compareNorms(t, subject, units, 'mean 300 deviations')
 })
