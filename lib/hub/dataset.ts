@@ -54,7 +54,7 @@ function parse(name: string): { repository: string; config: string | undefined }
   const [first = '', ...rest] = name.split('/')
   const words = Object.hasOwn(owners, first) && rest.length < 2 ? [owners[first]!, first, ...rest] : [first, ...rest]
   const [owner, repository, config, ...more] = words
-  if (!isRepositoryName(`${owner}/${repository}`) || more.length > 0) return undefined
+  if (repository === undefined || !isRepositoryName(`${owner}/${repository}`) || more.length > 0) return undefined
   return config === '' ? undefined : { repository: `${owner}/${repository}`, config }
 }
 
