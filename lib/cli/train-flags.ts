@@ -1,3 +1,4 @@
+import { columnNames, columnsOfTask } from '../train/columns.js'
 import { columnFlags } from './column-flags.js'
 import { usageError } from './failure.js'
 import {
@@ -105,6 +106,7 @@ const CONTRADICTIONS: readonly (readonly [Name, readonly Name[], string])[] = [
     'it is for private training',
   ],
   ['targetEpsilon', ['noiseMultiplier'], 'the noise is solved for'],
+  ['text', ['prompt', 'completion'], 'of a prompt and its completion the latter is learnt, of a text all'],
   ['epochs', ['steps'], 'both say how long to train'],
   ['resume', ['overwrite'], 'one keeps the earlier run, the other removes it'],
   ['seed', ['keyFile'], 'a seeded run is not private'],
@@ -134,6 +136,12 @@ export function requireConsistentFlags(values: TrainValues): void {
 /** What a task needs, and what is only for others. */
 function requireTaskFlags(values: TrainValues, has: (name: Name) => boolean): void {
   const { task = 'classification', model } = values
+  const own = columnsOfTask[task]
+  const foreign = columnNames.find((name) => has(name) && !own.includes(name))
+  if (foreign !== undefined) {
+    const names = own.map(flagName).join(', ')
+    throw usageError(`${flagName(foreign)} cannot be given with --task ${task}, which reads ${names}${SEE}`)
+  }
   if (task === 'classification') return
   if (model?.pretrained === undefined) {
     throw usageError(`--model is needed with --task ${task}: a folder, or owner/name on the hub${SEE}`)

@@ -24,9 +24,11 @@ export interface Columns {
   readonly target?: string
 }
 
-const columnNames = ['text', 'label', 'prompt', 'completion', 'source', 'target'] as const
+/** Every column that some task reads. */
+export const columnNames = ['text', 'label', 'prompt', 'completion', 'source', 'target'] as const
 
-const columnsOfTask: Readonly<Record<PretrainedTask, readonly (keyof ColumnOptions)[]>> = {
+/** The columns that each task may read. */
+export const columnsOfTask: Readonly<Record<PretrainedTask, readonly (keyof ColumnOptions)[]>> = {
   classification: ['text', 'label'],
   'causal-lm': ['text', 'prompt', 'completion'],
   seq2seq: ['source', 'target'],

@@ -54,10 +54,10 @@ async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
   const facts = { examples: units, classes, pretrained: pretrained?.shape }
   const plan = options.nonPrivate ? undefined : planPrivacy(options, facts)
   const recipe = plan?.recipe ?? chooseRecipe(facts, options)
+  requireLength(recipe)
   for (const text of describeRecipe(recipe, units, plan)) say('info')(text)
   for (const text of describeUsers(loaded, options)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
-  requireLength(recipe)
   const encoded = await loaded.encode(recipe, pretrained, options.signal)
   for (const text of encoded.warnings) say('warning')(text)
   const device = openDevice(options)
