@@ -27,7 +27,8 @@ export {
   type PretrainedTask,
   type PretrainedTasks,
 } from './model-from-pretrained.js'
-export { type OpenModelOptions, openLanguageModel, openModel } from './open-model.js'
+export { openLanguageModel } from './open-language-model.js'
+export { type OpenModelOptions, openModel } from './open-model.js'
 export { fromPretrained, type PretrainedClassifier, savePretrained } from './pretrained.js'
 export { SwitchClassifier, type SwitchClassifierConfig } from './switch-classifier.js'
 export type { SwitchLoadOptions, SwitchTransformerConfig } from './switch-config.js'

@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import type { GenerativeModel } from './generation/generate.js'
 import { configFile, readJsonObject } from './hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
 import { modelFromPretrained, type PretrainedTask, usualTask } from './model-from-pretrained.js'
@@ -20,6 +19,9 @@ const taskOf: Readonly<Record<string, PretrainedTask>> = {
   BertForPreTraining: 'classification',
 }
 
+/** The `architectures` of language models. */
+export const languageArchitectures = Object.keys(taskOf).filter((name) => taskOf[name] !== 'classification')
+
 export interface OpenModelOptions {
   /** Seed of a new head's first weights. Default 0. */
   readonly seed?: number | string
@@ -36,24 +38,6 @@ export async function openModel(
   options: OpenModelOptions = {},
 ): Promise<HuggingFaceModel> {
   return modelFromPretrained(device, folder, await readTask(folder), options)
-}
-
-/**
- * Reads a language model: a Decoder or a SwitchTransformer.
- *
- * @throws DpMoeError MODEL_FORMAT for another model; else as `modelFromPretrained`
- */
-export async function openLanguageModel(device: Device, folder: string): Promise<GenerativeModel> {
-  const task = await readTask(folder)
-  const { model_type: modelType } = await readJsonObject(join(folder, configFile))
-  if (task === 'classification' || modelType === 'bert' || modelType === 'bert_moe') {
-    const known = Object.keys(taskOf).filter((name) => taskOf[name] !== 'classification')
-    throw new DpMoeError(
-      'MODEL_FORMAT',
-      `${join(folder, configFile)}: expected a language model (${known.join(', ')}), got an encoder of type '${modelType}'`,
-    )
-  }
-  return (await modelFromPretrained(device, folder, task)) as GenerativeModel
 }
 
 /** What the model of a folder does: as its `architectures` say, or the usual of its model_type; undefined for an unknown one. */

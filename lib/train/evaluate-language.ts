@@ -4,7 +4,7 @@ import { type DataFormat, HuggingFaceTokenizer, readExamples, splitIntoMicroBatc
 import type { Device } from '../engine/device.js'
 import { OutOfRangeError } from '../errors.js'
 import type { GenerativeModel } from '../models/generation/generate.js'
-import { modelFromPretrained } from '../models/model-from-pretrained.js'
+import { openLanguageModel } from '../models/open-language-model.js'
 import { lengthOfTokenizer } from '../models/pretrained.js'
 import { readPretrainedShape } from '../models/pretrained-shape.js'
 import { type ColumnOptions, columnsOf } from './columns.js'
@@ -79,7 +79,7 @@ export async function evaluateLanguageFolder(
   requireTargets(data, file)
   const device = openDevice(options)
   try {
-    const model = await modelFromPretrained(device, folder, task)
+    const model = await openLanguageModel(device, folder)
     return await evaluateLanguageModel(device, model, data, { maxRows: rowsWithinBudget(shape), signal })
   } finally {
     device.close()

@@ -1,3 +1,4 @@
+export type { ColumnOptions } from './columns.js'
 export { merge } from './merge.js'
 export type { EvaluationResult, TrainMessage, TrainOptions, TrainProgress, TrainResult } from './options.js'
 export { type EvaluateOptions, evaluate, type PredictedLogits, type Prediction, Predictor, predict } from './predict.js'

@@ -10,7 +10,7 @@ import { openPretrainedClassifier, pretrainedHead } from '../models/pretrained-t
 import { createClassifier, type TextClassifier } from '../models/text-classifier.js'
 import { Initializer } from '../nn/initializer.js'
 import type { Module } from '../nn/module.js'
-import { setTrainable } from '../nn/trainable.js'
+import { setTrainable, type TrainableOptions } from '../nn/trainable.js'
 import type { TrainOptions } from './options.js'
 import type { Recipe } from './recipe.js'
 
@@ -69,7 +69,7 @@ export async function openClassifier(
     config.modelType === 'pretrained'
       ? await openPretrainedClassifier(device, pretrained!.folder, config.kind, { ...pretrained!.settings, labels })
       : createClassifier(device, config, 0)
-  chooseTrainable(device, model, options)
+  chooseTrainable(device, model, options, { head: pretrainedHead })
   return model
 }
 
@@ -87,9 +87,14 @@ export async function openPretrainedLanguageModel(
   }
   const settings = { ...(balanceLoss !== undefined && { balanceLoss }), ...(dropout !== undefined && { dropout }) }
   const model = await modelFromPretrained(device, pretrained.folder, task, settings)
-  chooseTrainable(device, model, options)
+  // The head is a table as large as the vocabulary, pretrained like the rest: it trains where it is asked for, or all is.
+  const head = options.trainable === 'head' ? { head: pretrainedHead } : {}
+  chooseTrainable(device, model, options, { ...head, targets: adaptedLayers })
   return model
 }
+
+/** The linear layers and mixtures of a language model that get adapters: all but routers and the head. */
+const adaptedLayers = /^(?!head$|(.*\.)?router$)/
 
 interface LanguageModelParts {
   readonly task: 'causal-lm' | 'seq2seq'
@@ -97,10 +102,14 @@ interface LanguageModelParts {
   readonly options: TrainOptions
 }
 
-function chooseTrainable(device: Device, model: Module, options: TrainOptions): void {
-  const { trainable = 'all', loraRank, loraAlpha } = options
+function chooseTrainable(
+  device: Device,
+  model: Module,
+  { trainable = 'all', loraRank, loraAlpha }: TrainOptions,
+  parts: Pick<TrainableOptions, 'head' | 'targets'>,
+): void {
   setTrainable(model, trainable, new Initializer(device, 'adapters'), {
-    head: pretrainedHead,
+    ...parts,
     ...(loraRank !== undefined && { rank: loraRank }),
     ...(loraAlpha !== undefined && { alpha: loraAlpha }),
   })

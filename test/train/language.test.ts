@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { Device } from '../../lib/engine/device.js'
 import { TextGenerator } from '../../lib/models/generation/text-generator.js'
+import { SafetensorsFile } from '../../lib/models/safetensors.js'
 import { readLedger } from '../../lib/privacy/ledger.js'
 import type { TrainOptions } from '../../lib/train/options.js'
 import { evaluate, Predictor } from '../../lib/train/predict.js'
@@ -128,6 +129,48 @@ for (const task of ['causal-lm', 'seq2seq'] as const) {
     t.ok(releasedWeights(run.output).equals(releasedWeights(whole.output)), 'bit-equal')
   })
 }
+
+t.test('what trains, and adapters released alone', async (t) => {
+  for (const task of ['causal-lm', 'seq2seq'] as const) {
+    const changed = async (more: Partial<TrainOptions>) => {
+      const run = options(task, more)
+      await train(run)
+      await using before = await SafetensorsFile.open(join(run.model!.pretrained as string, 'model.safetensors'))
+      await using after = await SafetensorsFile.open(join(run.output, 'release/model.safetensors'))
+      const names: string[] = []
+      for (const name of before.tensors.keys()) {
+        const [a, b] = [await before.readFloat32(name), await after.readFloat32(name)]
+        if (a.some((value, i) => value !== b[i])) names.push(name)
+      }
+      return names
+    }
+    const adapted = await changed({ trainable: 'lora', loraRank: 2 })
+    t.ok(adapted.length > 8)
+    t.strictSame(
+      adapted.filter((name) => /norm|embed|shared|lm_head|router|block_sparse_moe\.gate/.test(name)),
+      [],
+      'attention and experts only',
+    )
+    t.ok((await changed({})).length > adapted.length)
+    if (task === 'causal-lm') t.strictSame(await changed({ trainable: 'head' }), ['lm_head.weight'])
+
+    const whole = options(task, { trainable: 'lora', loraRank: 2, validation: data })
+    const alone = options(task, { trainable: 'lora', loraRank: 2, release: 'adapters' })
+    const { validation } = await train(whole)
+    await train(alone)
+    t.notOk(existsSync(join(alone.output, 'release/model.safetensors')))
+    const { model: _, ...columns } = tasks[task]
+    const measured = await evaluate(alone.output, { data, threads: 1, ...columns })
+    t.ok(Math.abs(measured.perplexity! / validation!.perplexity! - 1) < 1e-6, 'the same model')
+    using device = Device.open('cpu', { threads: 1 })
+    const texts: string[][] = []
+    for (const { output } of [whole, alone]) {
+      using generator = await TextGenerator.open(device, join(output, 'release'))
+      texts.push(await generator.generate([rows[0]!.question], { maxNewTokens: 5 }))
+    }
+    t.strictSame(texts[1], texts[0])
+  }
+})
 
 t.test('a whole text is learnt where no prompt is named', async (t) => {
   const texts = writeLines(

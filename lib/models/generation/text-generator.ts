@@ -6,7 +6,7 @@ import type { Device } from '../../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../../errors.js'
 import { Decoder } from '../decoder.js'
 import { configFile, exists, readJsonObject } from '../hugging-face/checkpoint.js'
-import { openLanguageModel } from '../open-model.js'
+import { openLanguageModel } from '../open-language-model.js'
 import { type GenerationOptions, type GenerativeModel, generateTokens } from './generate.js'
 import { StopText } from './stop-text.js'
 
