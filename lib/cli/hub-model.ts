@@ -46,6 +46,7 @@ export class DownloadBar {
     const facts = { file, megabytes: (totalBytes / 1e6).toFixed(1) }
     if (!this.#bar.isActive) this.#bar.start(totalBytes, 0, facts)
     this.#bar.update(bytes, facts)
+    if (bytes >= totalBytes) this.stop()
   }
 
   stop(): void {

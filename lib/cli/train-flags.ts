@@ -27,16 +27,22 @@ export const trainFlags = {
     ),
   }),
   ...group('Data', {
-    train: text('<file>', 'Training data: JSONL, CSV or TSV (needed)'),
+    train: text('<file>', 'Training data: JSONL, CSV, TSV or Parquet (this or --dataset is needed)'),
+    dataset: text('<name>', 'A data set of the hub instead: owner/name or owner/name/part, such as glue/sst2'),
+    datasetRevision: text('<revision>', 'Branch, tag or commit of --dataset', 'main'),
     validation: textOrNumber(
       '<file|fraction>',
-      'Validation file, or the share of the training file to set aside',
-      'none',
+      'Validation file, or the share of the training data to set aside',
+      "none; with --dataset its split 'validation'",
     ),
     ...columnFlags,
     group: text('<column>', "Column that says whose an example is: a user's examples are protected together", 'none'),
     maxExamplesPerUser: integer('<n>', 'Examples kept of a user, with --group; public', '16'),
-    labels: list('<a,b>', 'State the label set, which is public', 'the names found in the file, treated as public'),
+    labels: list(
+      '<a,b>',
+      'State the label set, which is public',
+      'as --dataset states it, or the names found in the file, treated as public',
+    ),
     maxLength: integer(
       '<tokens>',
       'State the longest text, which is public; longer ones are cut',
@@ -105,6 +111,7 @@ const CONTRADICTIONS: readonly (readonly [Name, readonly Name[], string])[] = [
     ['targetEpsilon', 'targetDelta', 'noiseMultiplier', 'maxGradNorm', 'clipping', 'relation', 'keyFile'],
     'it is for private training',
   ],
+  ['dataset', ['train'], 'both say what to train on'],
   ['targetEpsilon', ['noiseMultiplier'], 'the noise is solved for'],
   ['text', ['prompt', 'completion'], 'of a prompt and its completion the latter is learnt, of a text all'],
   ['epochs', ['steps'], 'both say how long to train'],
@@ -119,7 +126,9 @@ const CONTRADICTIONS: readonly (readonly [Name, readonly Name[], string])[] = [
  */
 export function requireConsistentFlags(values: TrainValues): void {
   const has = (name: Name) => values[name] !== undefined && values[name] !== false
-  for (const name of ['train', 'output'] as const) if (!has(name)) throw usageError(`${flagName(name)} is needed${SEE}`)
+  if (!has('output')) throw usageError(`--output is needed${SEE}`)
+  if (!has('train') && !has('dataset')) throw usageError(`--train (or --dataset) is needed${SEE}`)
+  if (has('datasetRevision') && !has('dataset')) throw usageError(`--dataset-revision is for --dataset${SEE}`)
   requireTaskFlags(values, has)
   if (values.relation === 'add-or-remove-one') requireNothingFromN(has)
   for (const [name, others, reason] of CONTRADICTIONS) {

@@ -13,8 +13,8 @@ import {
 import { downloadRepository, type HubOptions, isRepositoryName } from './download.js'
 
 export interface DatasetOptions extends HubOptions {
-  /** The splits to download; those that there are not are left out. */
-  readonly splits: readonly DatasetSplit[]
+  /** The splits to download, or what chooses among those that there are; those that there are not are left out. */
+  readonly splits: readonly DatasetSplit[] | ((there: readonly DatasetSplit[]) => readonly DatasetSplit[])
 }
 
 /** A data set in the cache. */
@@ -85,13 +85,19 @@ export async function downloadDataset(
     const card = await parseDatasetCard(paths.includes(README) ? await read(README) : '')
     return { card, selection: filesOfDataset(repository, config, paths, card) }
   }
-  const wanted = ({ splits: all }: DatasetSelection) => splits.flatMap((split) => all[split] ?? [])
-  const result = (folder: string, card: DatasetCard, { config: chosen, splits: all }: DatasetSelection) => ({
+  const there = ({ splits: all }: DatasetSelection) =>
+    (['train', 'validation', 'test'] as const).filter((split) => all[split] !== undefined)
+  const chosenOf = (selection: DatasetSelection) => {
+    const asked = typeof splits === 'function' ? splits(there(selection)) : splits
+    return there(selection).filter((split) => asked.includes(split))
+  }
+  const wanted = (selection: DatasetSelection) => chosenOf(selection).flatMap((split) => selection.splits[split]!)
+  const result = (folder: string, card: DatasetCard, selection: DatasetSelection): DownloadedDataset => ({
     files: Object.fromEntries(
-      splits.flatMap((split) => (all[split] ? [[split, all[split].map((path) => join(folder, path))]] : [])),
+      chosenOf(selection).map((split) => [split, selection.splits[split]!.map((path) => join(folder, path))]),
     ),
-    splits: (['train', 'validation', 'test'] as const).filter((split) => all[split] !== undefined),
-    labelNames: card.labelNames.get(chosen) ?? new Map(),
+    splits: there(selection),
+    labelNames: card.labelNames.get(selection.config) ?? new Map(),
   })
   return downloadRepository({ type: 'dataset', name: repository }, options, {
     async choose(files, read) {

@@ -31,12 +31,14 @@ import type { EncodedTask, Learner, LoadedTask, LossBatch } from './task.js'
 export async function loadClassification(options: TrainOptions): Promise<LoadedTask> {
   const sides = await readSides(options, columnsOf('classification', options))
   const file = sides.file as readonly LabelledExample[]
-  const labels = options.labels ? new LabelSet(options.labels) : labelsFound(file, options.train)
+  const source = options.train!
+  const labels = options.labels ? new LabelSet(options.labels) : labelsFound(file, source)
   // The whole file is held to the labels, whatever of it is trained on.
-  encodeLabels(file, labels, options.train)
-  const classes = encodeLabels(sides.training as readonly LabelledExample[], labels, options.train)
-  requireSeveralClasses(classes, labels, options.train)
-  const heldFile = typeof options.validation === 'string' ? options.validation : options.train
+  encodeLabels(file, labels, source)
+  const classes = encodeLabels(sides.training as readonly LabelledExample[], labels, source)
+  requireSeveralClasses(classes, labels, source)
+  const { validation } = options
+  const heldFile = validation === undefined || typeof validation === 'number' ? source : validation
   const held = sides.validation && encodeLabels(sides.validation as readonly LabelledExample[], labels, heldFile)
   const { training, leftOut } = sides
   return {

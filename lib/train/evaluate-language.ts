@@ -9,6 +9,7 @@ import { lengthOfTokenizer } from '../models/pretrained.js'
 import { readPretrainedShape } from '../models/pretrained-shape.js'
 import { type ColumnOptions, columnsOf } from './columns.js'
 import { mostProbable } from './evaluate.js'
+import { type MeasuredDataOptions, measuredData } from './hub-data.js'
 import { type LanguageData, languageBatch, requireTargets } from './language-data.js'
 import { exampleEncoder, type LanguageTask } from './language-task.js'
 import { rowsWithinBudget } from './memory.js'
@@ -52,8 +53,7 @@ export async function evaluateLanguageModel(
   return { accuracy: correct / tokens, loss: mean, examples: data.examples, tokens, perplexity: Math.exp(mean) }
 }
 
-interface FolderOptions extends ColumnOptions, DeviceChoice {
-  readonly data: string
+interface FolderOptions extends ColumnOptions, DeviceChoice, MeasuredDataOptions {
   readonly format?: DataFormat
   readonly maxLength?: number
   readonly signal?: AbortSignal
@@ -63,20 +63,22 @@ interface FolderOptions extends ColumnOptions, DeviceChoice {
 export async function evaluateLanguageFolder(
   folder: string,
   task: LanguageTask,
-  { data: file, format, maxLength, signal, ...options }: FolderOptions,
+  options: FolderOptions,
 ): Promise<EvaluationResult> {
+  const { format, maxLength, signal } = options
   const columns = columnsOf(task, options)
   const shape = await readPretrainedShape(folder, task)
   const longest = shape.maxPositions ?? Number.POSITIVE_INFINITY
   if (maxLength !== undefined && !(Number.isInteger(maxLength) && maxLength >= 1 && maxLength <= longest)) {
     throw new OutOfRangeError('maxLength', `an integer from 1 to ${longest}`, maxLength)
   }
-  const examples = await readExamples(file, { ...columns, ...(format && { format }) })
+  const { data: files } = await measuredData(options)
+  const examples = await readExamples(files, { ...columns, ...(format && { format }) })
   const length = maxLength ?? (await lengthOfTokenizer(folder, shape.maxPositions ?? 512))
   const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength: length })
   const encode = await exampleEncoder(task, tokenizer, { folder, shape })
   const data = await encode(examples, { signal })
-  requireTargets(data, file)
+  requireTargets(data, files)
   const device = openDevice(options)
   try {
     const model = await openLanguageModel(device, folder)

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { collectDataset, type Dataset, type Example } from '../data/index.js'
+import { collectDataset, type DataSource, type Dataset, type Example } from '../data/index.js'
+import { dataError } from '../data/text-blocks.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
-import { DpMoeError } from '../errors.js'
 import { Decoder } from '../models/decoder.js'
 import type { GenerativeModel } from '../models/generation/generate.js'
 import { causalBatch, seq2seqBatch } from '../models/language-batch.js'
@@ -97,11 +97,12 @@ function given({ unitOffsets, signal }: EncodeOptions) {
 }
 
 /** @throws DpMoeError DATA_FORMAT where there is nothing to learn or to measure */
-export function requireTargets(data: LanguageData, file: string): void {
+export function requireTargets(data: LanguageData, source: DataSource): void {
   if (data.untaught < data.examples) return
-  throw new DpMoeError(
-    'DATA_FORMAT',
-    `${file}: no example has a token to predict: its texts are empty, or its prompts alone are longer than the longest text`,
+  throw dataError(
+    source,
+    undefined,
+    'no example has a token to predict: its texts are empty, or its prompts alone are longer than the longest text',
   )
 }
 

@@ -1,4 +1,4 @@
-import { type Example, type HuggingFaceTokenizer, splitIntoMicroBatches } from '../data/index.js'
+import { type DataSource, type Example, type HuggingFaceTokenizer, splitIntoMicroBatches } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import type { GenerativeModel } from '../models/generation/generate.js'
@@ -46,12 +46,17 @@ export async function loadLanguageTask(task: LanguageTask, options: TrainOptions
       requireVocabulary(recipe, tokenizer)
       const encode = await exampleEncoder(task, tokenizer, pretrained)
       const data = await encode(training, { unitOffsets, signal })
-      requireTargets(data, options.train)
+      requireTargets(data, options.train!)
       const validation = sides.validation && (await encode(sides.validation, { signal }))
-      if (validation) requireTargets(validation, String(options.validation))
+      if (validation) requireTargets(validation, heldFiles(options))
       return encoded({ task, options, pretrained, columns, tokenizer, training: data, validation })
     },
   }
+}
+
+/** Where the validation examples are from. */
+function heldFiles({ train, validation }: TrainOptions): DataSource {
+  return validation === undefined || typeof validation === 'number' ? train! : validation
 }
 
 /** Encodes examples as the model of a folder reads them. */

@@ -38,6 +38,7 @@ export async function choosePretrained({
   model,
   task = 'classification',
   signal,
+  onDownload,
 }: TrainOptions): Promise<PretrainedChoice | undefined> {
   if (model === undefined || !('pretrained' in model)) return undefined
   const parsed = settingsSchema.safeParse(model)
@@ -49,7 +50,7 @@ export async function choosePretrained({
     throw new DpMoeError('INVALID_ARGUMENT', ['model', ...issue.path.map(String), what].join(': '))
   }
   const { pretrained: name, ...settings } = parsed.data
-  const folder = await modelFolder(name, signal === undefined ? {} : { signal })
+  const folder = await modelFolder(name, { ...(signal && { signal }), ...(onDownload && { onProgress: onDownload }) })
   return {
     name,
     folder,

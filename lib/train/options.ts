@@ -1,5 +1,6 @@
 import type { NeighboringRelation } from '../accounting/index.js'
 import type { DeviceName, Precision } from '../engine/device.js'
+import type { HubProgress } from '../hub/index.js'
 import type { PretrainedTask } from '../models/model-from-pretrained.js'
 import type { TrainableChoice } from '../nn/trainable.js'
 import type { ClippingMode } from '../privacy/clipping.js'
@@ -13,10 +14,19 @@ export interface TrainOptions extends ColumnOptions {
    * Default 'classification'.
    */
   task?: PretrainedTask
-  /** Training file: JSONL, CSV or TSV. */
-  train: string
-  /** Validation file, or the fraction of the training file set aside by a fixed public rule. Default: none. */
-  validation?: string | number
+  /** Training file, or several: JSONL, CSV, TSV or Parquet. Needed without `dataset`. */
+  train?: string | readonly string[]
+  /**
+   * A data set of the hub in place of `train`: owner/name or owner/name/part, such as glue/sst2. Its split 'train' is trained on; its
+   * split 'validation', where there is one, is the default of `validation`. Class names that it states are the default of `labels`.
+   */
+  dataset?: string
+  /** Branch, tag or commit of `dataset`. Default 'main'. */
+  datasetRevision?: string
+  /** Validation file, or several, or the fraction of the training data set aside by a fixed public rule. Default: none. */
+  validation?: string | readonly string[] | number
+  /** Class names by number: an integer in the label column stands for one. Default: as `dataset` or a Parquet file states. */
+  labelNames?: readonly string[]
   /**
    * Column that says whose an example is. The unit of privacy is then the user: all of a user's examples together are one
    * unit, sampled, clipped and counted as one. Default: every example is a unit.
@@ -98,6 +108,8 @@ export interface TrainOptions extends ColumnOptions {
   /** Steps between checkpoints. Default: about every tenth of the run. */
   checkpointEvery?: number
 
+  /** How far the download of a model or a data set is. */
+  onDownload?: (progress: HubProgress) => void
   /** Called after every step and at the end. Its losses and speeds are private values. */
   onProgress?: (progress: TrainProgress) => void
   /** Human-readable lines about what was chosen (defaults, warnings). */
@@ -110,6 +122,10 @@ export interface TrainOptions extends ColumnOptions {
 export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   task: true,
   train: true,
+  dataset: true,
+  datasetRevision: true,
+  labelNames: true,
+  onDownload: true,
   validation: true,
   text: true,
   label: true,

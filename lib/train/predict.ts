@@ -7,6 +7,7 @@ import { encodeTexts } from './classification-task.js'
 import { type ColumnOptions, columnsOf } from './columns.js'
 import { classLogits, classProbabilities, evaluateClassifier, mostProbable } from './evaluate.js'
 import { evaluateLanguageFolder } from './evaluate-language.js'
+import { type MeasuredDataOptions, measuredData } from './hub-data.js'
 import { type DeviceChoice, openDevice } from './open-device.js'
 import type { EvaluationResult } from './options.js'
 import { findReleaseFolder } from './run-folder.js'
@@ -23,9 +24,7 @@ export interface PredictedLogits {
   readonly logits: Readonly<Record<string, number>>
 }
 
-export interface EvaluateOptions extends DeviceChoice, ColumnOptions {
-  /** JSONL, CSV or TSV file. */
-  data: string
+export interface EvaluateOptions extends DeviceChoice, ColumnOptions, MeasuredDataOptions {
   /** Default: by the file's extension. */
   format?: DataFormat
   /** Of a language model: longest text in tokens. Default: as the model's tokenizer states, which is that of its training. */
@@ -97,12 +96,16 @@ export class Predictor implements Disposable {
    *
    * @throws DpMoeError DATA_FORMAT, naming the line of a label that the model does not know
    */
-  async evaluate({ data, format, maxLength, signal, ...options }: EvaluateOptions): Promise<EvaluationResult> {
+  async evaluate(options: EvaluateOptions): Promise<EvaluationResult> {
+    const { format, maxLength, signal } = options
     if (maxLength !== undefined) {
       throw new DpMoeError('INVALID_ARGUMENT', "maxLength: a classifier's longest text is that of its training")
     }
     const { model, tokenizer, bag, labels } = this.#classifier
-    const examples = await readExamples(data, { ...columnsOf('classification', options), ...(format && { format }) })
+    const columns = columnsOf('classification', options)
+    const { data, labelNames } = await measuredData(options)
+    const read = { ...columns, ...(format && { format }), ...(labelNames && { labelNames }) }
+    const examples = await readExamples(data, read)
     const classes = encodeLabels(examples, new LabelSet(labels), data)
     const side = { texts: examples.map((example) => example.text), classes }
     return evaluateClassifier(this.#device, model, await encodeTexts(side, tokenizer, bag, signal), signal)

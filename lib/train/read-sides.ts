@@ -20,9 +20,10 @@ export const defaultMaxExamplesPerUser = 16
 /** Reads the training and validation data; every problem with a file is one error that names it and the line. */
 export async function readSides(options: TrainOptions, columns: Columns): Promise<Sides> {
   const { group, validation } = options
-  const file = await readExamples(options.train, group === undefined ? columns : { ...columns, group })
-  if (typeof validation === 'string') {
-    return { file, ...trainingSide(file, options), validation: await readExamples(validation, columns) }
+  const read = { ...columns, ...(options.labelNames && { labelNames: options.labelNames }) }
+  const file = await readExamples(options.train!, group === undefined ? read : { ...read, group })
+  if (validation !== undefined && typeof validation !== 'number') {
+    return { file, ...trainingSide(file, options), validation: await readExamples(validation, read) }
   }
   if (validation === undefined) return { file, ...trainingSide(file, options), validation: undefined }
   // A user is on one side with all they wrote.

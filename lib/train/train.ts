@@ -9,6 +9,7 @@ import type { LoadNoise } from '../privacy/load-noise.js'
 import { ShuffleSampler } from '../privacy/sampling.js'
 import { version } from '../version.js'
 import { loadClassification } from './classification-task.js'
+import { withDataset } from './hub-data.js'
 import { loadLanguageTask } from './language-task.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
@@ -43,9 +44,10 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   }
 }
 
-async function trainFromFiles(options: TrainOptions): Promise<TrainResult> {
+async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   const started = performance.now()
-  checkOptions(options)
+  checkOptions(given)
+  const options = await withDataset(given)
   const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
   const { task = 'classification' } = options
   const loaded = await (task === 'classification' ? loadClassification(options) : loadLanguageTask(task, options))
@@ -214,17 +216,27 @@ const wholeNumbers = [
   'maxExamplesPerUser',
 ] as const
 
+/** One of a file and a data set of the hub. */
+function requireData({ train, dataset }: TrainOptions): void {
+  if (dataset !== undefined) {
+    if (train === undefined && typeof dataset === 'string') return
+    throw new DpMoeError('INVALID_ARGUMENT', 'Expected train or the name of a dataset, got both')
+  }
+  const isFile = (path: unknown) => typeof path === 'string'
+  if (isFile(train) || (Array.isArray(train) && train.length > 0 && train.every(isFile))) return
+  throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for train, got ${String(train)}`)
+}
+
 function checkOptions(options: TrainOptions): void {
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(trainOptionNames, name))
   if (unknown !== undefined) {
     const names = Object.keys(trainOptionNames).join(', ')
     throw new DpMoeError('INVALID_ARGUMENT', `There is no option '${unknown}'; the options are ${names}`)
   }
-  for (const name of ['train', 'output'] as const) {
-    if (typeof options[name] !== 'string') {
-      throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for ${name}, got ${String(options[name])}`)
-    }
+  if (typeof options.output !== 'string') {
+    throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for output, got ${String(options.output)}`)
   }
+  requireData(options)
   const tasks = ['classification', 'causal-lm', 'seq2seq']
   if (options.task !== undefined && !tasks.includes(options.task)) {
     throw new DpMoeError('INVALID_ARGUMENT', `task: expected ${tasks.join(', ')}, got '${String(options.task)}'`)

@@ -34,6 +34,9 @@ writeFileSync(file('key'), Buffer.alloc(32, 9))
 
 /** Flags that another test of this folder covers, or another of this file. */
 const ELSEWHERE = [
+  'dataset',
+  'datasetRevision',
+
   ...['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs'],
   ...['prompt', 'completion', 'source', 'target'],
 ]

@@ -26,10 +26,10 @@ const WRONG_FLAGS: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['flag without its value', ['train', '--train'], /--train <file>' argument missing/],
   ['too many operands', ['eval', 'a', 'b', '--data', 'x'], /too many arguments/],
   ['operand missing', ['eval', '--data', 'x'], /missing required argument 'dir'/],
-  ['no training file', ['train', '--output', 'run', '--target-epsilon', '3'], /--train is needed/],
+  ['no training file', ['train', '--output', 'run', '--target-epsilon', '3'], /--train \(or --dataset\) is needed/],
   ['no output', ['train', '--train', 'x.jsonl', '--target-epsilon', '3'], /--output is needed/],
   ['no budget', train, /--target-epsilon.*is needed/],
-  ['no data to evaluate', ['eval', 'run'], /--data is needed/],
+  ['no data to evaluate', ['eval', 'run'], /--data \(or --dataset\) is needed/],
   ['no folder to convert to', ['convert', 'model'], /--output is needed/],
   [
     'experts without upcycling',

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import t from 'tap'
 import { readExamples } from '../../lib/data/index.js'
-import { type DatasetOptions, downloadDataset, isDatasetName } from '../../lib/hub/index.js'
+import { type DatasetOptions, type DatasetSplit, downloadDataset, isDatasetName } from '../../lib/hub/index.js'
 import { COMMIT, LocalHub, type Served } from './support/hub.js'
 
 const parquet = readFileSync(new URL('../data/fixtures/parquet/snappy.parquet', import.meta.url))
@@ -48,7 +48,7 @@ const hub = await LocalHub.start(datasets)
 t.teardown(() => hub.stop())
 const root = t.testdir()
 let caches = 0
-const fresh = (...splits: DatasetOptions['splits']): DatasetOptions => ({
+const fresh = (...splits: DatasetSplit[]): DatasetOptions => ({
   splits: splits.length > 0 ? splits : ['train', 'validation', 'test'],
   hubUrl: hub.url,
   cacheFolder: join(root, `cache-${caches++}`),

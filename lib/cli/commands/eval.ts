@@ -14,12 +14,15 @@ export const evaluateCommand = defineCommand({
   operands: { dir: 'Run folder, or a release folder' },
   flags: {
     ...group('Data', {
-      data: text('<file>', 'Data to measure on: JSONL, CSV or TSV (needed)'),
+      data: text('<file>', 'Data to measure on: JSONL, CSV, TSV or Parquet (this or --dataset is needed)'),
+      dataset: text('<name>', 'A data set of the hub instead: owner/name or owner/name/part, such as glue/sst2'),
+      datasetRevision: text('<revision>', 'Branch, tag or commit of --dataset', 'main'),
+      split: choice('<split>', ['train', 'validation', 'test'], 'Split of --dataset', undefined),
       ...columnFlags,
       maxLength: integer('<tokens>', 'Longest text of a language model; longer ones are cut', 'that of its training'),
       format: choice(
         '<format>',
-        ['jsonl', 'csv', 'tsv'],
+        ['jsonl', 'csv', 'tsv', 'parquet'],
         "Format of the data, where the file's extension does not tell",
       ),
     }),
@@ -28,12 +31,27 @@ export const evaluateCommand = defineCommand({
   examples: [
     'dp-moe eval runs/mails --data held-out.jsonl',
     'dp-moe eval runs/mails/release --data test.csv --json',
+    'dp-moe eval runs/sst2 --dataset glue/sst2 --text sentence',
     'dp-moe eval runs/replies --data held-out.jsonl --prompt question --completion answer',
   ],
-  async run({ json, debug: _, data, ...options }, [folder]) {
-    if (data === undefined) throw usageError('--data is needed. See dp-moe eval --help')
-    const { evaluate } = await import('../../train/index.js')
-    const result = await evaluate(folder!, { data, ...options })
+  async run({ json, debug: _, ...options }, [folder]) {
+    const { data, dataset, datasetRevision, split } = options
+    if (data === undefined && dataset === undefined) {
+      throw usageError('--data (or --dataset) is needed. See dp-moe eval --help')
+    }
+    if (dataset === undefined && (split !== undefined || datasetRevision !== undefined)) {
+      throw usageError('--split and --dataset-revision are for --dataset. See dp-moe eval --help')
+    }
+    if (data !== undefined && dataset !== undefined) {
+      throw usageError('--data cannot be given with --dataset: both say what to measure on. See dp-moe eval --help')
+    }
+    const [{ evaluate }, { withDownloadBar }] = await Promise.all([
+      import('../../train/index.js'),
+      import('../hub-model.js'),
+    ])
+    const result = await withDownloadBar(({ onProgress }) =>
+      evaluate(folder!, { ...options, ...(onProgress && { onDownload: onProgress }) }),
+    )
     const { accuracy, examples, loss, tokens, perplexity } = result
     const ofTokens = perplexity === undefined ? {} : { tokens, perplexity }
     await printResult(json, { accuracy, examples, loss, ...ofTokens }, () => {

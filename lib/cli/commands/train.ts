@@ -22,20 +22,30 @@ export const trainCommand = defineCommand({
   ],
   async run({ json, debug: _, ...values }) {
     requireConsistentFlags(values)
-    const [{ train }, { progressView }] = await Promise.all([import('../../train/index.js'), import('../progress.js')])
+    const [{ train }, { progressView }, { withDownloadBar }] = await Promise.all([
+      import('../../train/index.js'),
+      import('../progress.js'),
+      import('../hub-model.js'),
+    ])
     const view = progressView({ bar: !json && process.stderr.isTTY === true })
-    const result = await untilInterrupted(async (signal) => {
-      try {
-        return await train({
-          ...(values as TrainOptions),
-          signal,
-          onProgress: (progress) => view.update(progress),
-          onMessage: (message) => view.message(message),
-        })
-      } finally {
-        view.stop()
-      }
-    }, 'Stopping after this step, with a checkpoint; interrupt again to stop at once.')
+    const run = (signal: AbortSignal) =>
+      withDownloadBar(async ({ onProgress: onDownload }) => {
+        try {
+          return await train({
+            ...(values as TrainOptions),
+            signal,
+            ...(onDownload && { onDownload }),
+            onProgress: (progress) => view.update(progress),
+            onMessage: (message) => view.message(message),
+          })
+        } finally {
+          view.stop()
+        }
+      })
+    const result = await untilInterrupted(
+      run,
+      'Stopping after this step, with a checkpoint; interrupt again to stop at once.',
+    )
     await printResult(json, machineResult(result), () => describe(result))
   },
 })
