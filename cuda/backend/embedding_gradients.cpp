@@ -48,10 +48,9 @@ SortedRows sortRows(Launcher& launcher, SortKeysParams params) {
   return {keys, rowOf, params.unitOf};
 }
 
-/// Sorts, finds the runs and sums them. Sum: float for the gradient, double for norms, whose part of `sums` is set.
-template <class Sum>
+/// Sorts, finds the runs and sums them, for norms or for the gradient, whose part of `sums` is set.
 void sumRuns(Launcher& launcher, const SortKeysParams& sort, SumRunsParams sums, DType dtype) {
-  constexpr bool forNorms = sizeof(Sum) == sizeof(double);
+  const bool forNorms = sums.norms != nullptr;
   const SortedRows sorted = sortRows(launcher, sort);
   const int64_t rows = sort.rows, stretches = blocksFor(rows, kRunChunk);
   auto* runs = launcher.scratch<int32_t>(2, 2 * rows);
@@ -60,7 +59,7 @@ void sumRuns(Launcher& launcher, const SortKeysParams& sort, SumRunsParams sums,
   sums.runFirst = runs;
   sums.runLast = runs + rows;
   sums.factor = sort.factor;
-  sums.parts = launcher.scratch<Sum>(3, 2 * stretches * sums.d);
+  sums.parts = launcher.scratch<double>(3, 2 * stretches * sums.d);
   sums.keys = sorted.keys;
   sums.rows = rows;
   sums.packed = packedRows(sums.d, dtype, {sums.dy});
@@ -98,7 +97,7 @@ void CudaBackend::embeddingGradientNorms(const EmbeddingGradientNormsParams& p) 
   sums.dy = p.dy.data;
   sums.norms = launcher_.scratch<double>(4, p.rows * perRow);
   sums.d = p.d;
-  sumRuns<double>(launcher_, sort, sums, p.dy.dtype);
+  sumRuns(launcher_, sort, sums, p.dy.dtype);
   launcher_.launch(
       "sumOfRows", {static_cast<uint32_t>(p.units)}, kEmbeddingThreads,
       SumOfRowsParams{sums.norms, p.segmentOffsets.data, p.normSquared.data, p.rows, perRow, wrongOffsets});
@@ -121,7 +120,7 @@ void CudaBackend::embeddingGradient(const EmbeddingGradientParams& p) {
   sums.dy = p.dy.data;
   sums.gradient = p.gradient.data;
   sums.d = p.d;
-  sumRuns<float>(launcher_, sort, sums, p.dy.dtype);
+  sumRuns(launcher_, sort, sums, p.dy.dtype);
 }
 
 void CudaBackend::tiedEmbeddingNorms(const TiedEmbeddingNormsParams& p) {

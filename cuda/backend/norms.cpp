@@ -78,7 +78,7 @@ void CudaBackend::segmentGradientNorms(const SegmentGradientNormsParams& p) {
 
   // Few segments: a block for each, so that all multiprocessors have work.
   const bool few = p.segments < int64_t{16} * launcher_.multiprocessors();
-  const GramParams gram{operands, values, marks, fewest, few ? 1 : kMostSegmentsPerBlock};
+  const GramParams gram{operands, values, marks, p.tileOf.data, fewest, few ? 1 : kMostSegmentsPerBlock};
   launcher_.launch(typed("gramOfShort", dtype), {blocksFor(p.segments, kShortThreads / 32)}, kShortThreads, gram);
   if (fewest > kShortestOfLong) {
     launcher_.launch(typed("gramOfLong", dtype), {blocksFor(p.segments, gram.segmentsPerBlock)}, kLongThreads, gram);
@@ -126,32 +126,31 @@ void CudaBackend::biasGradient(const BiasGradientParams& p) {
   const int64_t groups = p.segments / p.units;
   const int64_t columnBlocks = blocksFor(p.p, 32 * 4);
   const Report wrongOffsets = offsetsReport(launcher_, "biasGradient", "segmentOffsets", p.rows);
-  auto* lists = launcher_.scratch<int32_t>(0, p.segments + 2 * groups + 2 * p.rows);
+  auto* lists = launcher_.scratch<int32_t>(0, p.segments + 3 * groups);
   WeightGradientKernelParams rows{};
   rows.segmentOffsets = p.segmentOffsets.data;
   rows.factor = p.factor.data;
   rows.wrongOffsets = wrongOffsets;
   rows.keptBefore = lists;
   rows.groupRows = lists + p.segments;
-  rows.dyRow = rows.groupRows + 2 * groups;
-  rows.xRow = rows.dyRow + p.rows;
-  rows.scale = launcher_.scratch<float>(1, p.rows);
+  rows.groupHasTile = rows.groupRows + 2 * groups;
   rows.rows = p.rows;
-  rows.xCount = p.rows;
   rows.segments = p.segments;
   rows.units = p.units;
   launcher_.launch("weight_gradient_segments", {static_cast<uint32_t>(groups)}, kGradientRowsThreads, rows);
-  launcher_.launch("weight_gradient_rows", {blocksFor(p.segments * kThreadsPerSegment, kGradientRowsThreads)},
-                   kGradientRowsThreads, rows);
   const BiasGradientKernelParams params{.dy = p.dy.data,
+                                        .offsets = p.segmentOffsets.data,
+                                        .factor = p.factor.data,
+                                        .keptBefore = rows.keptBefore,
                                         .groupRows = rows.groupRows,
-                                        .dyRow = rows.dyRow,
-                                        .scale = rows.scale,
-                                        .parts = launcher_.scratch<float>(2, groups * kBiasParts * p.p),
+                                        .parts = launcher_.scratch<double>(2, groups * kBiasParts * p.p),
                                         .gradient = p.gradient.data,
+                                        .rows = p.rows,
                                         .p = p.p,
                                         .groups = groups,
+                                        .units = p.units,
                                         .columnBlocks = columnBlocks,
+                                        .wrongOffsets = wrongOffsets,
                                         .packed = packedRows(p.p, p.dy.dtype, {p.dy.data})};
   launcher_.launch(typed("biasGradient", p.dy.dtype), {static_cast<uint32_t>(groups * columnBlocks), kBiasParts},
                    kBiasThreads, params);

@@ -1,5 +1,6 @@
 #include "../kernels/weight_gradient.h"
 
+#include "../kernels/norms.h"
 #include "checks.h"
 #include "cuda_backend.h"
 #include "matrix_checks.h"
@@ -41,7 +42,7 @@ void CudaBackend::weightGradient(const WeightGradientParams& p) {
       ((p.p + choice.tile.rows - 1) / choice.tile.rows) * ((p.d + choice.tile.columns - 1) / choice.tile.columns);
   const int64_t chunkRows = gradientChunkRows(tiles);
 
-  auto* lists = launcher_.scratch<int32_t>(0, p.segments + 2 * groups + 2 * p.rows);
+  auto* lists = launcher_.scratch<int32_t>(0, p.segments + 3 * groups + 2 * p.rows);
   const WeightGradientKernelParams params{
       .dy = p.dy.data,
       .x = p.x.data,
@@ -53,11 +54,12 @@ void CudaBackend::weightGradient(const WeightGradientParams& p) {
       .gradient = p.gradient.data,
       .wrongRow = indexReport(launcher_, kOp, "xRows", 0, xCount),
       .wrongOffsets = offsetsReport(launcher_, kOp, "segmentOffsets", p.rows),
-      .wrongTile = indexReport(launcher_, kOp, "tileOf", -1, tileCount),
+      .wrongTile = indexReport(launcher_, kOp, "tileOf", kTileOfRows, tileCount),
       .keptBefore = lists,
       .groupRows = lists + p.segments,
-      .dyRow = lists + p.segments + 2 * groups,
-      .xRow = lists + p.segments + 2 * groups + p.rows,
+      .groupHasTile = lists + p.segments + 2 * groups,
+      .dyRow = lists + p.segments + 3 * groups,
+      .xRow = lists + p.segments + 3 * groups + p.rows,
       .scale = launcher_.scratch<float>(1, p.rows),
       .partials = launcher_.scratch<float>(2, p.rows / chunkRows * elements),
       .rows = p.rows,
@@ -82,6 +84,32 @@ void CudaBackend::weightGradient(const WeightGradientParams& p) {
   launcher_.launch("weight_gradient_finish",
                    {static_cast<uint32_t>(groups) * blocksFor(elements, kGradientRowsThreads)}, kGradientRowsThreads,
                    params);
+  if (p.tileOf.data == nullptr) return;
+  const TilesOfRowsParams cancelling{
+      .operands = {.dy = p.dy.data,
+                   .x = p.x.data,
+                   .xRows = p.xRows.data,
+                   .offsets = p.segmentOffsets.data,
+                   .rows = p.rows,
+                   .p = p.p,
+                   .d = p.d,
+                   .xCount = xCount,
+                   .segments = p.segments,
+                   .wrongOffsets = params.wrongOffsets,
+                   .wrongRow = params.wrongRow,
+                   .packedDy = packedRows(p.p, dtype, {p.dy.data}),
+                   .packedX = packedRows(p.d, dtype, {p.x.data})},
+      .tileOf = p.tileOf.data,
+      .factor = p.factor.data,
+      .groupHasTile = params.groupHasTile,
+      .gradient = p.gradient.data,
+      .groups = groups,
+      .units = p.units,
+  };
+  const int64_t items = groups * ((p.p + kTileRows - 1) / kTileRows) * ((p.d + kTileColumns - 1) / kTileColumns);
+  launcher_.launch(typed("tilesOfRows", dtype),
+                   {static_cast<uint32_t>(std::min(items, int64_t{launcher_.multiprocessors()}))}, kNormThreads,
+                   cancelling);
 }
 
 }  // namespace dp_moe

@@ -20,20 +20,25 @@ struct SegmentBiasNormsKernelParams {
   bool packed;
 };
 
-/// biasGradient, on the lists of rows of the weight gradient. A block takes the chunks y, y + kBiasParts, .. of a group
-/// (y = blockIdx.y), of kBiasChunk of its rows each, and 32 x 4 columns; addBiasParts adds what they summed, in order.
+/// biasGradient. A group's rows that count are numbered (keptBefore, groupRows: see weight_gradient.h); a warp takes
+/// whole segments, those that start in stretches of kBiasStretch of them: stretch w, w + warps, .. for warp w of all
+/// kBiasParts blocks (blockIdx.y), for 32 x 4 columns. addBiasParts adds what the blocks summed, in order.
 constexpr int kBiasParts = 16;
-constexpr int kBiasChunk = 512;
+constexpr int kBiasStretch = 128;
 struct BiasGradientKernelParams {
   const void* dy;
-  const int32_t* groupRows;  // [groups, 2]: where a group's list starts, and its length
-  const int32_t* dyRow;
-  const float* scale;
-  float* parts;  // [groups, kBiasParts, p]
+  const int32_t* offsets;
+  const float* factor;        // [units] optional
+  const int32_t* keptBefore;  // [segments]
+  const int32_t* groupRows;   // [groups, 2]
+  double* parts;              // [groups, kBiasParts, p]
   float* gradient;
+  int64_t rows;
   int64_t p;
   int64_t groups;
+  int64_t units;
   int64_t columnBlocks;
+  Report wrongOffsets;
   bool packed;
 };
 

@@ -38,29 +38,71 @@ KERNEL(findRuns, FindRunsParams) {
   p.runLast[position] = takesPart ? bound(true) : 0;
 }
 
-/// What runs are summed for: the gradient in float, with the units' factors, or norms in double.
-struct Gradient {
-  using Sum = float;
-  DEVICE static void add(const SumRunsParams& p, int64_t row, const Pack<float, 4>& value, Sum (&sum)[4]) {
-    const float factor = p.factor == nullptr ? 1.0f : p.factor[p.unitOf[row]];
+/// Four columns of a lane.
+struct Columns {
+  const SumRunsParams& p;
+  int64_t first;
+
+  template <class T>
+  DEVICE void addRow(int64_t position, double (&sum)[4]) const {
+    const auto* row = static_cast<const T*>(p.dy) + p.rowOf[position] * p.d;
+    const Pack<float, 4> value = loadColumns<T, 4>(row, first, p.d, p.packed);
     UNROLL
-    for (int i = 0; i < 4; ++i) sum[i] = fmaf(factor, value.value[i], sum[i]);
+    for (int i = 0; i < 4; ++i) sum[i] += static_cast<double>(value.value[i]);
   }
-  /// The gradient takes every chunk as it is.
-  DEVICE static void finish(const SumRunsParams& p, int64_t position, int64_t column, const Sum (&sum)[4]) {
+};
+
+/// What runs are summed for: the gradient, with the units' factors, or norms.
+struct Gradient {
+  static constexpr bool isNorm = false;
+
+  template <class T>
+  DEVICE static void sumChunk(const Columns& columns, int64_t first, int64_t begin, int64_t end, int64_t last,
+                              double (&sum)[4]) {
+    const SumRunsParams& p = columns.p;
+    const auto unitAt = [&](int64_t position) { return p.unitOf[p.rowOf[position]]; };
+    int64_t position = begin;
+    while (position < end && position > first && unitAt(position) == unitAt(position - 1)) ++position;
+    while (position < end) {
+      const int32_t unit = unitAt(position);
+      const double factor = p.factor == nullptr ? 1.0 : static_cast<double>(p.factor[unit]);
+      // In chunks of its own, as its norm.
+      double own[4] = {}, chunk[4] = {};
+      int32_t inChunk = 0;
+      bool ends = false;
+      while (!ends) {
+        columns.addRow<T>(position, chunk);
+        ++position;
+        ends = position == last || unitAt(position) != unit;
+        if (!ends && ++inChunk < kRunChunk) continue;
+        UNROLL
+        for (int i = 0; i < 4; ++i) {
+          own[i] += chunk[i];
+          chunk[i] = 0;
+        }
+        inChunk = 0;
+      }
+      UNROLL
+      for (int i = 0; i < 4; ++i) sum[i] = fma(factor, own[i], sum[i]);
+    }
+  }
+  DEVICE static void finish(const SumRunsParams& p, int64_t position, int64_t column, const double (&sum)[4]) {
     UNROLL
     for (int i = 0; i < 4; ++i) {
-      if (column + i < p.d) p.gradient[p.keys[position] * p.d + column + i] += sum[i];
+      if (column + i >= p.d) continue;
+      float& gradient = p.gradient[p.keys[position] * p.d + column + i];
+      gradient = static_cast<float>(static_cast<double>(gradient) + sum[i]);
     }
   }
 };
 struct Norms {
-  using Sum = double;
-  DEVICE static void add(const SumRunsParams&, int64_t, const Pack<float, 4>& value, Sum (&sum)[4]) {
-    UNROLL
-    for (int i = 0; i < 4; ++i) sum[i] += static_cast<double>(value.value[i]);
+  static constexpr bool isNorm = true;
+
+  template <class T>
+  DEVICE static void sumChunk(const Columns& columns, int64_t, int64_t begin, int64_t end, int64_t, double (&sum)[4]) {
+    for (int64_t i = begin; i < end; ++i) columns.addRow<T>(i, sum);
   }
-  DEVICE static void finish(const SumRunsParams& p, int64_t position, int64_t, const Sum (&sum)[4]) {
+  DEVICE static void finish(const SumRunsParams& p, int64_t position, int64_t, const double (&sum)[4]) {
     double squares = 0;
     UNROLL
     for (int i = 0; i < 4; ++i) squares += sum[i] * sum[i];
@@ -72,9 +114,8 @@ struct Norms {
 };
 
 /// Where the sum of the chunk that starts at `position` stands.
-template <class Sum>
-DEVICE Sum* partAt(const SumRunsParams& p, int64_t position, int64_t runFirst) {
-  return static_cast<Sum*>(p.parts) + (position / kRunChunk * 2 + (position == runFirst ? 0 : 1)) * p.d;
+DEVICE double* partAt(const SumRunsParams& p, int64_t position, int64_t runFirst) {
+  return p.parts + (position / kRunChunk * 2 + (position == runFirst ? 0 : 1)) * p.d;
 }
 
 template <class T, class Use>
@@ -83,23 +124,18 @@ DEVICE void sumRunsBody(const SumRunsParams& p) {
   if (position >= p.rows) return;
   const int64_t first = p.runFirst[position], last = p.runLast[position];
   const bool starts = first < last && (position - first) % kRunChunk == 0;
-  if constexpr (sizeof(typename Use::Sum) == sizeof(double)) {
+  if constexpr (Use::isNorm) {
     if (position != first || first == last) Use::write(p, position, 0);
   }
   if (!starts) return;
   const int64_t column = (static_cast<int64_t>(blockIdx.y) * kWarp + threadIdx.x % kWarp) * 4;
   const int64_t end = position + kRunChunk < last ? position + kRunChunk : last;
-  typename Use::Sum sum[4] = {};
-  if (column < p.d) {
-    for (int64_t i = position; i < end; ++i) {
-      const int64_t row = p.rowOf[i];
-      Use::add(p, row, loadColumns<T, 4>(static_cast<const T*>(p.dy) + row * p.d, column, p.d, p.packed), sum);
-    }
-  }
+  double sum[4] = {};
+  if (column < p.d) Use::template sumChunk<T>(Columns{p, column}, first, position, end, last, sum);
   if (last - first <= kRunChunk) {
     Use::finish(p, position, column, sum);
   } else {
-    auto* part = partAt<typename Use::Sum>(p, position, first);
+    double* part = partAt(p, position, first);
     UNROLL
     for (int i = 0; i < 4; ++i) {
       if (column + i < p.d) part[column + i] = sum[i];
@@ -111,26 +147,21 @@ KERNEL(sumGradientRuns_bfloat16, SumRunsParams) { sumRunsBody<bfloat16, Gradient
 KERNEL(sumNormRuns_float32, SumRunsParams) { sumRunsBody<float, Norms>(p); }
 KERNEL(sumNormRuns_bfloat16, SumRunsParams) { sumRunsBody<bfloat16, Norms>(p); }
 
-/// The chunks of a run, in order: each added to the gradient, or all to the sum whose norm is taken.
+/// The chunks of a run, in order.
 template <class Use>
 DEVICE void addRunsBody(const SumRunsParams& p) {
-  using Sum = typename Use::Sum;
   const int64_t position = positionOfWarp();
   if (position >= p.rows) return;
   const int64_t first = p.runFirst[position], last = p.runLast[position];
   if (position != first || last - first <= kRunChunk) return;
   const int64_t column = (static_cast<int64_t>(blockIdx.y) * kWarp + threadIdx.x % kWarp) * 4;
-  Sum sum[4] = {};
+  double sum[4] = {};
   for (int64_t chunk = first; chunk < last; chunk += kRunChunk) {
-    const Sum* part = partAt<Sum>(p, chunk, first);
+    const double* part = partAt(p, chunk, first);
     UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const Sum value = column + i < p.d ? part[column + i] : 0;
-      sum[i] = sizeof(Sum) == sizeof(double) ? sum[i] + value : value;
-    }
-    if constexpr (sizeof(Sum) == sizeof(float)) Use::finish(p, position, column, sum);
+    for (int i = 0; i < 4; ++i) sum[i] += column + i < p.d ? part[column + i] : 0.0;
   }
-  if constexpr (sizeof(Sum) == sizeof(double)) Use::finish(p, position, column, sum);
+  Use::finish(p, position, column, sum);
 }
 KERNEL(addGradientRuns, SumRunsParams) { addRunsBody<Gradient>(p); }
 KERNEL(addNormRuns, SumRunsParams) { addRunsBody<Norms>(p); }

@@ -6,7 +6,9 @@
 
 // Rows of dy with one id, summed. A run is the rows of an id (gradient) or of an id within a unit (norms), in their
 // order: neighbours after the sort of row_sort.h. A run is summed in chunks of kRunChunk rows, each by a warp of its
-// own, and the chunks in order: a token that fills the batch is shared by many warps.
+// own, and the chunks in order: a token that fills the batch is shared by many warps. Of the gradient, a chunk takes
+// the units whose rows of the id start in it, and makes of each the numbers that its norm is taken of. Sums are in
+// double.
 
 namespace dp_moe {
 
@@ -35,7 +37,7 @@ struct SumRunsParams {
   const int32_t* runFirst;
   const int32_t* runLast;
   const float* factor;  // [units] optional
-  void* parts;          // float (gradient) or double (norms) [2 * stretches, d]
+  double* parts;        // [2 * stretches, d]
   const uint32_t* keys;
   float* gradient;  // [vocabulary, d]
   double* norms;    // [rows, blocks of columns], where a run starts; 0 elsewhere

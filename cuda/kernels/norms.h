@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "params.h"
 #include "report.h"
 
 // The kernels of segmentGradientNorms, in the order of their launches: numberSegments numbers the segments of the tile
@@ -34,6 +35,11 @@ struct SegmentOperands {
   bool packedX;
 };
 
+/// Blocks of a tile.
+constexpr int kTileRows = 64;
+constexpr int kTileColumns = 128;
+constexpr int kTileChunkRows = 128;  // of a segment, in one chain of each element
+
 constexpr int kNumberThreads = 1024;
 
 /// Numbers the segments of at least `fewest` rows, or those with a mark, in segment order. The first `capacity` are
@@ -56,9 +62,10 @@ struct NumberSegmentsParams {
 /// gramOfShort has a warp per segment, gramOfLong a block per `segmentsPerBlock`.
 struct GramParams {
   SegmentOperands operands;
-  double* values;  // [segments]
-  int32_t* marks;  // [segments]: the tile form is to be used after all
-  int64_t fewest;  // rows from which on the tile form is used
+  double* values;   // [segments]
+  int32_t* marks;   // [segments]: the tile form is to be used after all
+  int32_t* tileOf;  // [segments] optional: kTileOfRows there
+  int64_t fewest;   // rows from which on the tile form is used
   int32_t segmentsPerBlock;
 };
 
@@ -71,10 +78,6 @@ struct TileList {
   int64_t parts;
 };
 
-/// Blocks of a tile.
-constexpr int kTileRows = 64;
-constexpr int kTileColumns = 128;
-
 /// Lists 0 (kept, where there are tiles) and 1. Any number of blocks.
 struct TileNormsParams {
   SegmentOperands operands;
@@ -82,6 +85,17 @@ struct TileNormsParams {
   float* tiles;  // optional
   int64_t maxTiles;
   double* values;
+};
+
+/// gradient[g] += factor * tile of every segment of g with kTileOfRows, in order. Any number of blocks.
+struct TilesOfRowsParams {
+  SegmentOperands operands;
+  const int32_t* tileOf;
+  const float* factor;          // [units] optional
+  const int32_t* groupHasTile;  // [groups]: whether there is one
+  float* gradient;              // [groups, p, d]
+  int64_t groups;
+  int64_t units;
 };
 
 /// normSquared[unit] += values[s, 0] + .. + values[s, parts - 1], for its segments s in order; a thread per unit.

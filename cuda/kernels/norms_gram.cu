@@ -96,6 +96,7 @@ DEVICE void conclude(const GramParams& p, int64_t segment, int32_t count, const 
   const bool kept = negligible || !isfinite(sums.value) || bound <= kGuard * (sums.value - bound);
   p.values[segment] = negligible ? sums.value : sums.value + bound;
   p.marks[segment] = kept ? 0 : 1;
+  if (!kept && p.tileOf != nullptr) p.tileOf[segment] = kTileOfRows;
 }
 
 template <class T>

@@ -5,12 +5,11 @@
 
 // Tiles dy' x of whole segments, a block of kTileRows x kTileColumns at a time, and their squared norms. Rows come
 // through shared memory in stages, two of them on their way while one is multiplied. Sums run over the rows in order,
-// in chunks of 128: the chains of the tensor cores stay short.
+// in chunks of kTileChunkRows: the chains of the tensor cores stay short.
 
 namespace dp_moe::norms {
 
 constexpr int kStages = 3;
-constexpr int kChunkRows = 128;
 /// Elements between the rows of a stage: 16 bytes more than they need, so that a column's reads meet all banks.
 template <class T>
 constexpr int kDyStride = kTileRows + kPack<T>;
@@ -146,9 +145,9 @@ struct TileSums<bfloat16> {
   }
 };
 
-/// This thread's part of a block's squared norm; `tile` receives the block where it is kept.
+/// The elements of a block that this thread makes: one chain over the rows of the segment each, whichever op asks.
 template <class T>
-DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block, float* tile, T* stages) {
+DEVICE TileSums<T> tileBlock(const SegmentOperands& operands, const TileBlock& block, T* stages) {
   const int64_t count = block.rows.last - block.rows.first;
   UNROLL
   for (int s = 0; s < kStages - 1; ++s) {
@@ -166,7 +165,7 @@ DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block,
     commitAsync();
     chunk.add(stages + stage * kStageSize<T>);
     stage = (stage + 1) % kStages;
-    if ((first + kStageRows<T>) % kChunkRows != 0 && first + kStageRows<T> < count) continue;
+    if ((first + kStageRows<T>) % kTileChunkRows != 0 && first + kStageRows<T> < count) continue;
     UNROLL
     for (int i = 0; i < 4; ++i) {
       UNROLL
@@ -174,18 +173,30 @@ DEVICE double tileBlock(const SegmentOperands& operands, const TileBlock& block,
     }
     chunk = {};
   }
-  double squares = 0;
+  return total;
+}
+
+/// f(element, value) for those of the thread's elements that lie in the tile [p, d].
+template <class T, class F>
+DEVICE void forElements(const SegmentOperands& operands, const TileBlock& block, const TileSums<T>& sums, F&& f) {
   UNROLL
   for (int i = 0; i < 4; ++i) {
     UNROLL
     for (int j = 0; j < 8; ++j) {
-      const int64_t row = block.row + total.row(i, j), column = block.column + total.column(i, j);
-      if (row >= operands.p || column >= operands.d) continue;
-      const auto value = static_cast<double>(total.value[i][j]);
-      squares += value * value;
-      if (tile != nullptr) tile[row * operands.d + column] = total.value[i][j];
+      const int64_t row = block.row + sums.row(i, j), column = block.column + sums.column(i, j);
+      if (row < operands.p && column < operands.d) f(row * operands.d + column, sums.value[i][j]);
     }
   }
+}
+
+/// This thread's part of a block's squared norm; `tile` receives the block where it is kept.
+template <class T>
+DEVICE double tileBlockNorm(const SegmentOperands& operands, const TileBlock& block, float* tile, T* stages) {
+  double squares = 0;
+  forElements(operands, block, tileBlock(operands, block, stages), [&](int64_t element, float value) {
+    squares += static_cast<double>(value) * static_cast<double>(value);
+    if (tile != nullptr) tile[element] = value;
+  });
   return squares;
 }
 
@@ -206,7 +217,7 @@ DEVICE void tileNormsBody(const TileNormsParams& p, T* stages, double* sums) {
       for (int64_t b = blocks * part / list.parts; b < blocks * (part + 1) / list.parts; ++b) {
         const TileBlock block{rows, b / across * kTileRows, b % across * kTileColumns};
         // The barrier in blockSum is what lets the next block overwrite the stages.
-        norm += blockSum(tileBlock(operands, block, tile, stages), sums);
+        norm += blockSum(tileBlockNorm(operands, block, tile, stages), sums);
       }
       if (threadIdx.x == 0) list.partNorms[item] = norm;
     }
@@ -221,6 +232,49 @@ KERNEL_BOUNDS(tileNorms_bfloat16, TileNormsParams, kNormThreads, 2) {
   SHARED(bfloat16, stages, kStages * kStageSize<bfloat16>);
   SHARED(double, sums, kNormThreads / kWarp);
   tileNormsBody<bfloat16>(p, stages, sums);
+}
+
+template <class T>
+DEVICE void tilesOfRowsBody(const TilesOfRowsParams& p, T* stages) {
+  const SegmentOperands& operands = p.operands;
+  const int64_t across = (operands.d + kTileColumns - 1) / kTileColumns;
+  const int64_t blocks = (operands.p + kTileRows - 1) / kTileRows * across;
+  for (int64_t item = blockIdx.x; item < p.groups * blocks; item += gridDim.x) {
+    const int64_t group = item / blocks;
+    if (p.groupHasTile[group] == 0) continue;
+    TileBlock block{{0, 0}, item % blocks / across * kTileRows, item % blocks % across * kTileColumns};
+    TileSums<T> total = {};
+    for (int64_t first = 0; first < p.units; first += kWarp) {
+      // Every warp looks for itself, and finds the same.
+      const int64_t unit = first + threadIdx.x % kWarp;
+      float factor = 0;
+      if (unit < p.units && p.tileOf[group * p.units + unit] == kTileOfRows) {
+        factor = p.factor != nullptr ? p.factor[unit] : 1.0f;
+      }
+      for (uint32_t found = __ballot_sync(kFullMask, factor != 0.0f); found != 0; found &= found - 1) {
+        const int lane = __ffs(static_cast<int>(found)) - 1;
+        block.rows = unitRows(operands.offsets, group * p.units + first + lane, operands.rows, operands.wrongOffsets);
+        const TileSums<T> tile = tileBlock(operands, block, stages);
+        const float scale = __shfl_sync(kFullMask, factor, lane);
+        UNROLL
+        for (int i = 0; i < 4; ++i) {
+          UNROLL
+          for (int j = 0; j < 8; ++j) total.value[i][j] = fmaf(scale, tile.value[i][j], total.value[i][j]);
+        }
+        __syncthreads();  // all have left the stages
+      }
+    }
+    float* gradient = p.gradient + group * operands.p * operands.d;
+    forElements(operands, block, total, [&](int64_t element, float value) { gradient[element] += value; });
+  }
+}
+KERNEL_BOUNDS(tilesOfRows_float32, TilesOfRowsParams, kNormThreads, 1) {
+  SHARED(float, stages, kStages* kStageSize<float>);
+  tilesOfRowsBody<float>(p, stages);
+}
+KERNEL_BOUNDS(tilesOfRows_bfloat16, TilesOfRowsParams, kNormThreads, 1) {
+  SHARED(bfloat16, stages, kStages * kStageSize<bfloat16>);
+  tilesOfRowsBody<bfloat16>(p, stages);
 }
 
 /// A warp per listed segment.

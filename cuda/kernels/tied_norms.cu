@@ -1,8 +1,10 @@
 #include "dot_tiles.h"
 #include "embedding_gradients.h"
+#include "norms.h"
 
 // The cross term of a tied table and the bound of its error: each dot product of an embedding row with a head row is
-// off by at most dotError |s| |t| + dotUnderflow. Norms and sums are in double.
+// off by at most dotError |s| |t| + dotUnderflow, and the head's tile, which is what is added to the sum, by tileError.
+// Norms and sums are in double.
 
 namespace dp_moe::embeddings {
 
@@ -22,6 +24,16 @@ DEVICE void rowNormsBody(const RowNormsParams& p) {
 KERNEL(rowNorms_float32, RowNormsParams) { rowNormsBody<float>(p); }
 KERNEL(rowNorms_bfloat16, RowNormsParams) { rowNormsBody<bfloat16>(p); }
 
+/// Relative error of an element of a tile of n rows (norms_tiles.cu) against its sum of |dy||x|; a product of tensor
+/// cores adds 16 of them with as many truncations, two roundings each.
+template <class T>
+DEVICE double tileError(int64_t n) {
+  const int64_t longest = n < kTileChunkRows ? n : kTileChunkRows;
+  const int64_t inChunk = sizeof(T) == 2 ? (longest + 15) / 16 * 34 : longest;
+  const auto roundings = static_cast<double>(inChunk + n / kTileChunkRows + 2);
+  return roundings * 0x1p-24 / (1 - roundings * 0x1p-24);
+}
+
 template <class T>
 DEVICE void tiedNormsBody(const TiedNormsParams& p, double* valueParts, double* boundParts) {
   using Tile = typename DotTiles<T>::Large;
@@ -39,7 +51,7 @@ DEVICE void tiedNormsBody(const TiedNormsParams& p, double* valueParts, double* 
                           static_cast<int32_t>(head.last - head.first),  p.packed, none};
   const T* dLogits = static_cast<const T*>(p.dLogits) + head.first * p.vocabulary;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const double error = dotError<T>(p.d), lost = dotUnderflow<T>(p.d);
+  const double error = dotError<T>(p.d) + tileError<T>(right.count), lost = dotUnderflow<T>(p.d);
   double sum = 0, bound = 0;
   for (int s = static_cast<int>(blockIdx.y) * Tile::rows; s < left.count; s += kTiedParts * Tile::rows) {
     for (int t = warp * Tile::columns; t < right.count; t += kTiedThreads / kWarp * Tile::columns) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "matrix.h"
+#include "params.h"
 
 namespace dp_moe {
 
@@ -39,9 +40,10 @@ struct WeightGradientKernelParams {
   Report wrongRow;
   Report wrongOffsets;
   Report wrongTile;
-  int32_t* keptBefore;  // [segments] rows of the group kept before the segment
-  int32_t* groupRows;   // [groups, 2] where the group's list starts, how long it is
-  int32_t* dyRow;       // [rows] lists
+  int32_t* keptBefore;    // [segments] rows of the group kept before the segment
+  int32_t* groupRows;     // [groups, 2] where the group's list starts, how long it is
+  int32_t* groupHasTile;  // [groups] whether a segment with a factor has kTileOfRows
+  int32_t* dyRow;         // [rows] lists
   int32_t* xRow;
   float* scale;
   float* partials;  // [rows / chunkRows, p, d] sums of the chunks that are no group's first

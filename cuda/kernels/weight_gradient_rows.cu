@@ -13,11 +13,11 @@ DEVICE float factorOf(const WeightGradientKernelParams& p, int64_t unit) {
   return p.factor != nullptr ? p.factor[unit] : 1.0f;
 }
 
-/// The tile of a segment; -1 where it has none, and a report where there is no such tile.
+/// The tile of a segment, or kTileOfRows; -1 where it has none, and a report where there is no such tile.
 DEVICE int32_t tileOf(const WeightGradientKernelParams& p, int64_t segment) {
   if (p.tileOf == nullptr) return -1;
   const int32_t tile = p.tileOf[segment];
-  if (tile >= -1 && tile < p.tileCount) return tile;
+  if (tile >= kTileOfRows && tile < p.tileCount) return tile;
   report(p.wrongTile, tile);
   return -1;
 }
@@ -25,7 +25,7 @@ DEVICE int32_t tileOf(const WeightGradientKernelParams& p, int64_t segment) {
 /// Rows of a segment, if they count.
 DEVICE UnitRows keptRows(const WeightGradientKernelParams& p, int64_t segment) {
   const UnitRows rows = unitRows(p.segmentOffsets, segment, p.rows, p.wrongOffsets);
-  const bool counts = factorOf(p, segment % p.units) != 0.0f && tileOf(p, segment) < 0;
+  const bool counts = factorOf(p, segment % p.units) != 0.0f && tileOf(p, segment) == -1;
   return counts ? rows : UnitRows{0, 0};
 }
 
@@ -37,16 +37,19 @@ constexpr int kThreads = kGradientRowsThreads;
 KERNEL_BOUNDS(weight_gradient_segments, WeightGradientKernelParams, kGradientRowsThreads, 4) {
   SHARED(int32_t, parts, kThreads / kWarp);
   const int64_t firstSegment = blockIdx.x * p.units;
-  int32_t before = 0;
+  int32_t before = 0, tilesOfRows = 0;
   for (int64_t first = 0; first < p.units; first += kThreads) {
     const int64_t unit = first + threadIdx.x;
+    if (unit < p.units && tileOf(p, firstSegment + unit) == kTileOfRows && factorOf(p, unit) != 0.0f) ++tilesOfRows;
     const UnitRows rows = unit < p.units ? keptRows(p, firstSegment + unit) : UnitRows{0, 0};
     const Scan scan = blockScan(static_cast<int32_t>(rows.last - rows.first), parts);
     if (unit < p.units) p.keptBefore[firstSegment + unit] = before + scan.before;
     before += scan.total;
     __syncthreads();  // parts is read by all
   }
+  tilesOfRows = blockSum(tilesOfRows, parts);
   if (threadIdx.x == 0) {
+    p.groupHasTile[blockIdx.x] = tilesOfRows;
     const int64_t start = p.segmentOffsets[firstSegment];
     const bool exists = start >= 0 && start <= p.rows;
     p.groupRows[2 * blockIdx.x] = exists ? static_cast<int32_t>(start) : 0;

@@ -73,30 +73,41 @@ std::vector<int64_t> unitRuns(const Input<int32_t>& offsets, int64_t units, int6
   return begin;
 }
 
-/// The rows of units whose factor is not 0, by id, and those of an id in their order.
-struct RowsById {
-  explicit RowsById(const EmbeddingGradientParams& p) : begin(static_cast<size_t>(p.vocabulary) + 1) {
-    forKeptRows(p, [&](int64_t row, float) { ++begin[idOf(p, row) + 1]; });
-    for (size_t id = 0; id + 1 < begin.size(); ++id) begin[id + 1] += begin[id];
-    rows.resize(static_cast<size_t>(begin.back()));
-    factors.resize(rows.size());
-    std::vector<int64_t> next = begin;
-    forKeptRows(p, [&](int64_t row, float factor) {
-      const auto at = static_cast<size_t>(next[idOf(p, row)]++);
+/// The rows of units whose factor is not 0, by id, those of an id in their order, and the sums that they make: one for
+/// each id of each unit.
+struct SumsById {
+  explicit SumsById(const EmbeddingGradientParams& p) : begin(static_cast<size_t>(p.vocabulary) + 1) {
+    std::vector<int64_t> next(begin.size());
+    forKeptRows(p, [&](int64_t row, int64_t) { ++next[idOf(p, row) + 1]; });
+    for (size_t id = 0; id + 1 < next.size(); ++id) next[id + 1] += next[id];
+    rows.resize(static_cast<size_t>(next.back()));
+    std::vector<int64_t> unitOf(rows.size());
+    std::vector<int64_t> end = next;
+    forKeptRows(p, [&](int64_t row, int64_t unit) {
+      const auto at = static_cast<size_t>(end[idOf(p, row)]++);
       rows[at] = row;
-      factors[at] = factor;
+      unitOf[at] = unit;
     });
+    for (size_t id = 0; id + 1 < begin.size(); ++id) {
+      for (int64_t at = next[id]; at < next[id + 1]; ++at) {
+        const int64_t unit = unitOf[static_cast<size_t>(at)];
+        const bool same = at > next[id] && unitOf[static_cast<size_t>(at - 1)] == unit;
+        if (!same) sums.push_back({at, at, p.factor.data == nullptr ? 1.0f : p.factor.data[unit]});
+        sums.back().end = at + 1;
+      }
+      begin[id + 1] = static_cast<int64_t>(sums.size());
+    }
   }
 
-  /// First id of part `part` of `parts` of about as many rows each.
+  /// First id of part `part` of `parts` of about as many sums each.
   int64_t firstId(int64_t part, int64_t parts) const {
     if (part == parts) return static_cast<int64_t>(begin.size()) - 1;
     return std::lower_bound(begin.begin(), begin.end() - 1, begin.back() * part / parts) - begin.begin();
   }
 
-  std::vector<int64_t> begin;  // of each id's rows [vocabulary + 1]
+  std::vector<int64_t> begin;  // of each id's sums [vocabulary + 1]
+  std::vector<RowSum> sums;    // of places in `rows`
   std::vector<int64_t> rows;
-  std::vector<float> factors;
 
  private:
   static size_t idOf(const EmbeddingGradientParams& p, int64_t row) { return static_cast<size_t>(p.ids.data[row]); }
@@ -104,9 +115,8 @@ struct RowsById {
   template <class F>
   static void forKeptRows(const EmbeddingGradientParams& p, F&& f) {
     for (int64_t unit = 0; unit < p.units; ++unit) {
-      const float factor = p.factor.data == nullptr ? 1.0f : p.factor.data[unit];
-      if (factor == 0.0f) continue;
-      for (int64_t row = p.segmentOffsets.data[unit]; row < p.segmentOffsets.data[unit + 1]; ++row) f(row, factor);
+      if (p.factor.data != nullptr && p.factor.data[unit] == 0.0f) continue;
+      for (int64_t row = p.segmentOffsets.data[unit]; row < p.segmentOffsets.data[unit + 1]; ++row) f(row, unit);
     }
   }
 };
@@ -131,26 +141,18 @@ void CpuBackend::embeddingGradient(const EmbeddingGradientParams& p) {
   checkOffsets(p.segmentOffsets, p.units, p.rows, op, "segmentOffsets");
   checkIndices(p.ids, p.segmentOffsets.data[p.units], 0, p.vocabulary, op, "ids");
 
-  // An id's rows are summed in chunks, each added when it ends: in one long chain, whether a single unit takes part
-  // would move the rounding of all additions after it, and so the sum by more than that unit's own part.
-  constexpr int64_t columns = 64, chunkRows = 256;
-  const RowsById byId(p);
+  constexpr int64_t columns = 64;
+  const SumsById byId(p);
   const int64_t blocks = (p.d + columns - 1) / columns;
   const int64_t parts = threads_.threads() == 1 ? 1 : int64_t{4} * threads_.threads();
   threads_.parallelFor(parts * blocks, [&](int64_t task, int) {
-    const int64_t first = task % blocks * columns, here = std::min(columns, p.d - first);
+    const int64_t first = task % blocks * columns;
     const int64_t endId = byId.firstId(task / blocks + 1, parts);
     for (int64_t id = byId.firstId(task / blocks, parts); id < endId; ++id) {
-      float* gradient = p.gradient.data + id * p.d + first;
-      const int64_t end = byId.begin[static_cast<size_t>(id) + 1];
-      for (int64_t chunk = byId.begin[static_cast<size_t>(id)]; chunk < end; chunk += chunkRows) {
-        float sum[columns] = {};
-        for (int64_t i = chunk; i < std::min(chunk + chunkRows, end); ++i) {
-          const auto at = static_cast<size_t>(i);
-          kernels_.norms.addScaled(sum, p.dy.data + byId.rows[at] * p.d + first, byId.factors[at], here);
-        }
-        kernels_.norms.addScaled(gradient, sum, 1.0f, here);
-      }
+      const int64_t sum = byId.begin[static_cast<size_t>(id)], end = byId.begin[static_cast<size_t>(id) + 1];
+      if (sum == end) continue;
+      kernels_.norms.addRowSums(p.gradient.data + id * p.d + first, p.dy.data + first, byId.rows.data(),
+                                byId.sums.data() + sum, end - sum, std::min(columns, p.d - first), p.d);
     }
   });
 }

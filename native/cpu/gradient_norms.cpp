@@ -5,6 +5,7 @@
 #include "cpu_backend.h"
 #include "norm_checks.h"
 #include "ranges.h"
+#include "segment_tiles.h"
 
 // A segment's norm is a number of its own; the numbers are added to the units afterwards, in segment order, so neither
 // the threads nor other units have a say in a sum.
@@ -13,8 +14,6 @@ namespace dp_moe {
 
 namespace {
 
-constexpr int64_t kTileRows = 128;
-constexpr int64_t kTileColumns = 256;
 constexpr int64_t kTaskWork = 1 << 18;  // multiply-adds that make a task worth handing out
 constexpr double kGuard = 1e-3;         // error bound allowed in a Gram norm, relative to the norm
 constexpr double kNegligible = 1e-60;   // a bound that no clipping threshold can tell from 0
@@ -55,56 +54,9 @@ std::vector<SegmentRange> segmentRanges(int64_t segments, Cost cost) {
   return ranges;
 }
 
-/// The block [row, column) of the tile of one segment and its squared norm.
-class TileBlocks {
- public:
-  TileBlocks(const SegmentGradientNormsParams& p, const KernelTable& kernels)
-      : p_(p),
-        kernels_(kernels),
-        down_((p.p + kTileRows - 1) / kTileRows),
-        across_((p.d + kTileColumns - 1) / kTileColumns) {}
-
-  int64_t count() const { return down_ * across_; }
-  int64_t scratchSize() const { return blockScratch() + blockRows() * blockColumns(); }
-
-  /// `tile` receives block `index` of the segment's tile; null: the block is not kept.
-  double norm(int64_t segment, int64_t index, float* tile, float* scratch) const {
-    const int64_t first = p_.segmentOffsets.data[segment];
-    const int64_t row = index / across_ * kTileRows, column = index % across_ * kTileColumns;
-    const OuterBlock block{
-        .dy = p_.dy.data + first * p_.p + row,
-        .x = p_.x.data + (p_.xRows.data == nullptr ? first * p_.d : 0) + column,
-        .dyRows = nullptr,
-        .xRows = p_.xRows.data == nullptr ? nullptr : p_.xRows.data + first,
-        .scale = nullptr,
-        .c = tile == nullptr ? scratch + blockScratch() : tile + row * p_.d + column,
-        .scratch = scratch,
-        .rows = segmentRows(p_.segmentOffsets, segment),
-        .p = std::min(kTileRows, p_.p - row),
-        .d = std::min(kTileColumns, p_.d - column),
-        .dyStride = p_.p,
-        .xStride = p_.d,
-        .cStride = tile == nullptr ? blockColumns() : p_.d,
-        .scaleDy = false,
-        .accumulate = false,
-    };
-    kernels_.matrix.outer(block);
-    return kernels_.norms.squaredSum(block.c, block.p, block.d, block.cStride);
-  }
-
- private:
-  int64_t blockRows() const { return std::min(kTileRows, p_.p); }
-  int64_t blockColumns() const { return std::min(kTileColumns, p_.d); }
-  int64_t blockScratch() const { return kernels_.matrix.outerScratch(blockRows(), blockColumns()); }
-
-  const SegmentGradientNormsParams& p_;
-  const KernelTable& kernels_;
-  int64_t down_;
-  int64_t across_;
-};
-
-/// The Gram form's upper bound, or the tile form where the Gram form may have lost too many digits.
-double shortSegmentNorm(const SegmentGradientNormsParams& p, const KernelTable& kernels, const TileBlocks& tiles,
+/// The Gram form's upper bound, or the tile form where the Gram form may have lost too many digits: the rows of such a
+/// segment cancel, and kTileOfRows has them added up by themselves.
+double shortSegmentNorm(const SegmentGradientNormsParams& p, const KernelTable& kernels, const SegmentTiles& tiles,
                         int64_t segment, Scratch& scratch) {
   const int64_t first = p.segmentOffsets.data[segment];
   const SegmentRows rows{
@@ -122,6 +74,7 @@ double shortSegmentNorm(const SegmentGradientNormsParams& p, const KernelTable& 
   float* memory = scratch.take<float>(tiles.scratchSize());
   double sum = 0;
   for (int64_t block = 0; block < tiles.count(); ++block) sum += tiles.norm(segment, block, nullptr, memory);
+  if (p.tileOf.data != nullptr) p.tileOf.data[segment] = kTileOfRows;
   return sum;
 }
 
@@ -143,7 +96,7 @@ std::vector<int64_t> longSegments(const SegmentGradientNormsParams& p) {
 void CpuBackend::segmentGradientNorms(const SegmentGradientNormsParams& p) {
   check(p);
   const std::vector<int64_t> tiled = longSegments(p);
-  const TileBlocks tiles(p, kernels_);
+  const SegmentTiles tiles(p, kernels_);
   const int64_t blocks = tiles.count();
   double* values = shared_.take<double>(p.segments + static_cast<int64_t>(tiled.size()) * blocks);
   double* blockValues = values + p.segments;

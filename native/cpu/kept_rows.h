@@ -11,7 +11,7 @@ namespace dp_moe {
 /// read, whatever it holds.
 struct KeptRows {
   int32_t* dyRows;
-  int32_t* xRows;  // null where not asked for
+  int32_t* xRows;
   float* scale;
   std::vector<int64_t> begin;  // [groups + 1]
 };
@@ -24,25 +24,21 @@ struct KeptRowsSource {
   int64_t rows;
   int64_t segments;
   int64_t units;
-  bool wantXRows;
 };
 
 inline KeptRows keptRows(const KeptRowsSource& source, Scratch& scratch) {
   int32_t* memory = scratch.take<int32_t>(3 * source.rows);
-  KeptRows kept{memory,
-                source.wantXRows ? memory + source.rows : nullptr,
-                reinterpret_cast<float*>(memory + 2 * source.rows),
-                {}};
+  KeptRows kept{memory, memory + source.rows, reinterpret_cast<float*>(memory + 2 * source.rows), {}};
   int64_t count = 0;
   for (int64_t segment = 0; segment < source.segments; ++segment) {
     const int64_t unit = segment % source.units;
     if (unit == 0) kept.begin.push_back(count);
     const float factor = source.factor.data == nullptr ? 1.0f : source.factor.data[unit];
-    if (factor == 0.0f || (source.tileOf != nullptr && source.tileOf[segment] >= 0)) continue;
+    if (factor == 0.0f || (source.tileOf != nullptr && source.tileOf[segment] != -1)) continue;
     const int32_t end = source.segmentOffsets.data[segment + 1];
     for (int32_t row = source.segmentOffsets.data[segment]; row < end; ++row, ++count) {
       kept.dyRows[count] = row;
-      if (source.wantXRows) kept.xRows[count] = source.xRows == nullptr ? row : source.xRows[row];
+      kept.xRows[count] = source.xRows == nullptr ? row : source.xRows[row];
       kept.scale[count] = factor;
     }
   }

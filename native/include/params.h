@@ -55,7 +55,8 @@ struct MatrixMultiplyParams {
 /// dy [rows, p]; x [*, d]; xRows [rows] optional; segmentOffsets [segments + 1]; groups = segments / units.
 /// factor [units] optional (1): rows of a unit with factor 0 are not read at all (0 * NaN is NaN).
 /// tileOf [segments], tiles [*, p, d] optional, from segmentGradientNorms: a segment with tileOf >= 0 is added as
-/// factor * tile instead of from its rows. Sums run over rows in order, in fixed chunks.
+/// factor * tile instead of from its rows; one with kTileOfRows likewise, its tile being made once more, from its rows
+/// alone. Sums run over rows in order, in fixed chunks.
 struct WeightGradientParams {
   RealInput dy;
   RealInput x;
@@ -74,13 +75,22 @@ struct WeightGradientParams {
 
 // ---------------------------------------------------------------- per-unit gradient norms
 
-/// normSquared[unit] += || dy_s' x_s ||_F^2 for every segment s, rows as in WeightGradientParams.
-/// Form per segment, a pure function of (n, d, p) with h = d p / (d + p): Gram when n^2 < 20 h (symmetric, over row
-/// pairs), else the tile dy_s' x_s is made once, squared and kept in `tiles` at slot tileOf[s] (slots in segment
-/// order). Cancellation guard of the Gram form: m = (sum_r |x_r| |dy_r|)^2, kappa the kernel's proven relative error
-/// bound; where kappa m > 1e-3 * value the tile form is used (not kept: tileOf[s] = -1), otherwise kappa m is added: an
-/// upper bound. tileOf [segments] is -1 where rows must be used. tiles holds maxTiles tiles; a host-side bound makes
-/// overflow an error. A segment with a non-finite value makes normSquared[unit] non-finite.
+/// tileOf of a segment whose rows cancel: it has no kept tile, and is added as factor * tile all the same.
+constexpr int32_t kTileOfRows = -2;
+
+/// normSquared[unit] += N_s for every segment s, rows as in WeightGradientParams: the squared norm of what
+/// weightGradient adds for the segment with factor 1, given tileOf and tiles. With n the rows of s, u = 2^-24,
+/// mass = sum_r |dy_r| |x_r| and norm = || dy_s' x_s ||_F of the exact gradient:
+/// - Tile form, where n^2 >= 20 h, h = d p / (d + p), a pure function of (n, d, p): the float32 tile dy_s' x_s is made
+///   once, squared (N_s is its norm and no bound) and kept in `tiles` at slot tileOf[s], slots in segment order.
+/// - Gram form (over row pairs) elsewhere, tileOf[s] = -1: norm^2 <= N_s <= norm^2 (1 + 2.1e-3), where kappa mass^2,
+///   kappa the kernel's proven relative error bound, is at most 1e-3 of the value and has been added. Rows cancel
+///   there at most 35-fold (mass <= 35 norm: kappa >= 14 u).
+/// - Where rows cancel more, tileOf[s] = kTileOfRows: N_s is the norm of the float32 tile, which is not kept.
+/// Of a tile, | sqrt(N_s) - norm | <= (n + 4) 2^-23 mass, and so is the distance of the tile itself from the exact
+/// gradient; on bfloat16, whose products tensor cores add, (n + 36) 2^-23 mass.
+/// tileOf [segments], tiles optional. tiles holds maxTiles tiles; a host-side bound makes overflow an error. A segment
+/// with a non-finite value, or a tile beyond float32, makes normSquared[unit] non-finite.
 struct SegmentGradientNormsParams {
   RealInput dy;
   RealInput x;
@@ -97,7 +107,8 @@ struct SegmentGradientNormsParams {
   int64_t maxTiles;
 };
 
-/// normSquared[unit] += || sum over rows of segment s of dy[r, :] ||^2 (a bias). dy [rows, p].
+/// normSquared[unit] += || b_s ||^2, b_s the sum over the rows of segment s of dy[r, :] (a bias), one chain in float64.
+/// dy [rows, p].
 struct SegmentBiasNormsParams {
   RealInput dy;
   Input<int32_t> segmentOffsets;
@@ -108,7 +119,8 @@ struct SegmentBiasNormsParams {
   int64_t units;
 };
 
-/// gradient[g, :] += sum over rows of group g of factor(unit) * dy[r, :]; groups = segments / units; factor optional.
+/// gradient[g, :] += sum over segments s of group g of factor(unit) * b_s, b_s the numbers whose norm segmentBiasNorms
+/// takes; summed in float64, rounded once. groups = segments / units; factor optional.
 struct BiasGradientParams {
   RealInput dy;
   Input<int32_t> segmentOffsets;
@@ -120,7 +132,8 @@ struct BiasGradientParams {
   int64_t units;
 };
 
-/// normSquared[unit] += squared norm of the unit's embedding gradient: rows with the same id are summed first.
+/// normSquared[unit] += squared norm of the unit's embedding gradient: rows with the same id are summed first, in
+/// float64 (e_i below).
 /// dy [rows, d], ids [rows], segmentOffsets [units + 1].
 struct EmbeddingGradientNormsParams {
   RealInput dy;
@@ -132,7 +145,9 @@ struct EmbeddingGradientNormsParams {
   int64_t units;
 };
 
-/// gradient[ids[r], :] += factor(unit) * dy[r, :]; rows with factor 0 are not read. gradient [vocabulary, d].
+/// gradient[i, :] += sum over units of factor(unit) * e_i, e_i the sum over the unit's rows r with ids[r] = i of
+/// dy[r, :]: the numbers whose norm embeddingGradientNorms takes; summed in float64, rounded once. Rows with factor 0
+/// are not read. gradient [vocabulary, d].
 struct EmbeddingGradientParams {
   RealInput dy;
   Input<int32_t> ids;
@@ -146,9 +161,11 @@ struct EmbeddingGradientParams {
 };
 
 /// The cross term of a table used as embedding and as head: normSquared[unit] += 2 * sum over the unit's embedding rows
-/// s and head rows t of dLogits[t, ids[s]] * <dEmbedding[s, :], x[t, :]>. dEmbedding [embeddingRows, d], ids
-/// [embeddingRows], embeddingOffsets [units + 1]; dLogits [headRows, vocabulary], x [headRows, d], headOffsets [units +
-/// 1].
+/// s and head rows t of dLogits[t, ids[s]] * <dEmbedding[s, :], x[t, :]>, raised by the proven bound of its error: of
+/// the dot products, and of the head's tile, which is off by a rounding for each row and is what weightGradient adds.
+/// The whole, with the terms of embeddingGradientNorms and segmentGradientNorms, is never short of the norm of what
+/// embeddingGradient and weightGradient add. dEmbedding [embeddingRows, d], ids [embeddingRows], embeddingOffsets
+/// [units + 1]; dLogits [headRows, vocabulary], x [headRows, d], headOffsets [units + 1].
 struct TiedEmbeddingNormsParams {
   RealInput dEmbedding;
   Input<int32_t> ids;

@@ -355,7 +355,7 @@ CONFORMANCE_TEST(gradientsRefuse) {
              high = context.tensor(std::vector<int32_t>{4, 3, 0, 1}),
              tileOf = context.tensor(std::vector<int32_t>{-1, 0, -1, -1}),
              wrongTile = context.tensor(std::vector<int32_t>{-1, 1, -1, -1}),
-             lowTile = context.tensor(std::vector<int32_t>{-2, 0, -1, -1});
+             lowTile = context.tensor(std::vector<int32_t>{-3, 0, -1, -1});
   const WeightGradientParams good{dy, x, rows, offsets, factor, tileOf, tiles, gradient, 4, 3, 2, 4, 2};
   context.backend().weightGradient(good);
   const auto refuses = [&](const char* code, const char* what, auto change) {
@@ -378,7 +378,7 @@ CONFORMANCE_TEST(gradientsRefuse) {
   refuses("INVALID_ARGUMENT", "falling offsets", [&](auto& p) { p.segmentOffsets = falling; });
   refuses("INVALID_ARGUMENT", "offsets past the rows", [&](auto& p) { p.segmentOffsets = beyond; });
   refuses("INVALID_ARGUMENT", "a tile out of range", [&](auto& p) { p.tileOf = wrongTile; });
-  refuses("INVALID_ARGUMENT", "a tile below -1", [&](auto& p) { p.tileOf = lowTile; });
+  refuses("INVALID_ARGUMENT", "a tile below kTileOfRows", [&](auto& p) { p.tileOf = lowTile; });
   refuses("INVALID_ARGUMENT", "tiles left out", [&](auto& p) { p.tiles = {}; });
   refuses("INVALID_ARGUMENT", "d 0", [&](auto& p) { p.d = 0; });
   refuses("INVALID_ARGUMENT", "no units", [&](auto& p) { p.units = 0; });

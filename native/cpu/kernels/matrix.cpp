@@ -19,7 +19,6 @@ const MatrixKernels matrixKernels = {
     .packOuter = packOuter,
     .addOuter = addOuter,
     .addTiles = addTiles,
-    .addRows = addRows,
 };
 
 }  // namespace dp_moe::DP_MOE_ISA

@@ -19,7 +19,5 @@ void packOuter(const OuterBlock&, const OuterChunk&, const OuterPart&);
 void addOuter(const OuterBlock&, const OuterChunk&, const OuterPart&);
 void addTiles(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
               int64_t cStride);
-void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
-             int64_t stride);
 
 }  // namespace dp_moe::DP_MOE_ISA

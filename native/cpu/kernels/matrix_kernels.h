@@ -85,9 +85,6 @@ struct MatrixKernels {
   /// c [p, d] += sum over i < count of scale[i] * tiles[i] [p, d]; row stride cStride for all.
   void (*addTiles)(float* c, const float* const* tiles, const float* scale, int64_t count, int64_t p, int64_t d,
                    int64_t cStride);
-  /// gradient [p] += sum over i < rows of scale[i] * dy[dyRows[i], :], in fixed chunks; scale null: 1.
-  void (*addRows)(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
-                  int64_t stride);
 };
 
 }  // namespace dp_moe

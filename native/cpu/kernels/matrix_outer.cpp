@@ -157,29 +157,4 @@ void addTiles(float* c, const float* const* tiles, const float* scale, int64_t c
   }
 }
 
-void addRows(float* gradient, const float* dy, const int32_t* dyRows, const float* scale, int64_t rows, int64_t p,
-             int64_t stride) {
-  constexpr int vectors = 4;
-  for (int64_t chunk = 0; chunk < rows; chunk += outerChunkRows) {
-    const int64_t end = chunk + outerChunkRows < rows ? chunk + outerChunkRows : rows;
-    for (int64_t first = 0; first < p; first += vectors * W) {
-      int64_t valid[vectors];
-      vf sum[vectors] = {};
-      for (int v = 0; v < vectors; ++v) {
-        const int64_t left = p - first - v * W;
-        valid[v] = left < 0 ? 0 : left < W ? left : W;
-      }
-      for (int64_t i = chunk; i < end; ++i) {
-        const float* source = dy + dyRows[i] * stride + first;
-        const vf factor = broadcast(scale == nullptr ? 1.0f : scale[i]);
-        for (int v = 0; v < vectors; ++v) sum[v] = fma(factor, loadPartial(source + v * W, valid[v]), sum[v]);
-      }
-      for (int v = 0; v < vectors; ++v) {
-        float* at = gradient + first + v * W;
-        storePartial(at, loadPartial(at, valid[v]) + sum[v], valid[v]);
-      }
-    }
-  }
-}
-
 }  // namespace dp_moe::DP_MOE_ISA

@@ -33,6 +33,13 @@ struct TiedRows {
   int64_t vocabulary;
 };
 
+/// Rows [first, end) of one unit, summed, times its factor.
+struct RowSum {
+  int64_t first;
+  int64_t end;
+  float factor;
+};
+
 struct NormKernels {
   /// || dy' x ||_F^2 over pairs of rows; scratch takes gramScratch(count) floats.
   BoundedSum (*gram)(const SegmentRows&, float* scratch);
@@ -49,6 +56,11 @@ struct NormKernels {
 
   /// y [d] += scale * x [d].
   void (*addScaled)(float* y, const float* x, float scale, int64_t d);
+
+  /// gradient [columns] += sum over i < count of factor * sum of the rows of sums[i], each the numbers whose norm
+  /// columnSumNorm or chainNorm takes, rounded once. Row r is dy + r * stride, or dy + rows[r] * stride with `rows`.
+  void (*addRowSums)(float* gradient, const float* dy, const int64_t* rows, const RowSum* sums, int64_t count,
+                     int64_t columns, int64_t stride);
 
   /// sum over s, t of dLogits[t, ids[s]] * <dEmbedding[s, :], x[t, :]>; scratch takes headRows doubles.
   BoundedSum (*tiedCross)(const TiedRows&, double* scratch);

@@ -61,6 +61,54 @@ double chainNorm(const float* dy, const int32_t* next, int32_t row, int64_t d) {
   return sumNorm(dy, d, row, [next](int64_t at) { return static_cast<int64_t>(next[at]); });
 }
 
+template <class RowAt>
+DP_MOE_INLINE void addRowSumsAt(float* gradient, const float* dy, const RowSum* sums, int64_t count, int64_t columns,
+                                int64_t stride, RowAt rowAt) {
+  for (int64_t column = 0; column < columns; column += group * WD) {
+    const int64_t left = columns - column;
+    int64_t valid[group];
+    for (int i = 0; i < group; ++i) {
+      const int64_t here = left - i * WD;
+      valid[i] = here < 0 ? 0 : here < WD ? here : WD;
+    }
+    vd total[group] = {};
+    for (const RowSum* sum = sums; sum < sums + count; ++sum) {
+      vd own[group] = {};
+      if (left >= group * WD) {
+        for (int64_t row = sum->first; row < sum->end; ++row) {
+          const float* source = dy + rowAt(row) * stride + column;
+          for (int i = 0; i < group; ++i) own[i] += loadDoubles(source + i * WD);
+        }
+      } else {
+        for (int64_t row = sum->first; row < sum->end; ++row) {
+          const float* source = dy + rowAt(row) * stride + column;
+          for (int i = 0; i < group; ++i) {
+            if (valid[i] > 0) own[i] += loadDoublesPartial(source + i * WD, valid[i]);
+          }
+        }
+      }
+      const vd factor = broadcast(static_cast<double>(sum->factor));
+      for (int i = 0; i < group; ++i) total[i] = fma(factor, own[i], total[i]);
+    }
+    for (int i = 0; i < group; i += 2) {
+      const int64_t here = valid[i] + valid[i + 1];
+      if (here == 0) continue;
+      float* at = gradient + column + i * WD;
+      const vf before = loadPartial(at, here);
+      storePartial(at, toFloat(lowerDoubles(before) + total[i], upperDoubles(before) + total[i + 1]), here);
+    }
+  }
+}
+
+void addRowSums(float* gradient, const float* dy, const int64_t* rows, const RowSum* sums, int64_t count,
+                int64_t columns, int64_t stride) {
+  if (rows == nullptr) {
+    addRowSumsAt(gradient, dy, sums, count, columns, stride, [](int64_t row) { return row; });
+  } else {
+    addRowSumsAt(gradient, dy, sums, count, columns, stride, [rows](int64_t row) { return rows[row]; });
+  }
+}
+
 void addScaled(float* y, const float* x, float scale, int64_t d) {
   const vf factor = broadcast(scale);
   int64_t i = 0;
@@ -78,6 +126,7 @@ const NormKernels normKernels = {
     .columnSumNorm = columnSumNorm,
     .chainNorm = chainNorm,
     .addScaled = addScaled,
+    .addRowSums = addRowSums,
     .tiedCross = tiedCross,
 };
 

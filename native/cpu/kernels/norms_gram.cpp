@@ -1,4 +1,6 @@
 #include "kernels/dot_tile.h"
+#include "kernels/lanes.h"
+#include "kernels/matrix_kernels.h"
 #include "kernels/norms.h"
 
 // || dy' x ||_F^2 = sum over pairs of rows i, j of <x_i, x_j> <dy_i, dy_j>, each pair once.
@@ -99,6 +101,12 @@ int64_t allDots(const Rows& rows, int64_t count, float* diagonal, float* pairs) 
   return end - pairs;
 }
 
+/// Relative error of an element of a tile of n rows against its sum of |dy||x|.
+DP_MOE_INLINE double tileError(int64_t n) {
+  const double roundings = static_cast<double>(smaller(n, outerChunkRows) + n / outerChunkRows + 2);
+  return roundings * 0x1p-24 / (1 - roundings * 0x1p-24);
+}
+
 DP_MOE_INLINE double dotOfDoubles(const float* a, const float* b, int64_t count) {
   vd sum{};
   for (int64_t i = 0; i < count; i += WD) sum = fma(loadDoubles(a + i), loadDoubles(b + i), sum);
@@ -153,7 +161,8 @@ BoundedSum tiedCross(const TiedRows& rows, double* headNorms) {
     headNorms[t] = __builtin_sqrt(static_cast<double>(reduceAdd(sum[0])) + dotUnderflow(rows.d));
   }
   double value = 0, bound = 0;
-  const double error = dotError(rows.d, wholeRow);
+  // The head's tile is off too, by a rounding for each of its rows: it is the tile that is added to the sum.
+  const double error = dotError(rows.d, wholeRow), relative = error / (1 - error) + tileError(rows.headRows);
   for (int64_t s = 0; s < rows.embeddingRows; ++s) {
     const float* embedding = rows.dEmbedding + s * rows.d;
     const float* logits = rows.dLogits + rows.ids[s];
@@ -170,7 +179,7 @@ BoundedSum tiedCross(const TiedRows& rows, double* headNorms) {
       for (int64_t i = 0; i < count; ++i) {
         const double logit = logits[(t + i) * rows.vocabulary];
         value += logit * static_cast<double>(dots[i]);
-        weighted += __builtin_fabs(logit) * (error / (1 - error) * norm * headNorms[t + i] + dotUnderflow(rows.d));
+        weighted += __builtin_fabs(logit) * (relative * norm * headNorms[t + i] + dotUnderflow(rows.d));
       }
     }
     bound += weighted;
