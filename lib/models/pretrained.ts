@@ -198,6 +198,6 @@ async function readWeights(model: TextClassifier, file: SafetensorsFile): Promis
     if (`[${entry.shape.join(', ')}]` !== expected) {
       throw new DpMoeError('MODEL_FORMAT', `${path}: expected ${name} ${expected}, got [${entry.shape.join(', ')}]`)
     }
-    parameter.tensor.write(await file.readFloat32(name))
+    parameter.tensor.write(await file.readWeights(name))
   }
 }

@@ -88,6 +88,17 @@ export class SafetensorsFile {
     return widenInPlace(buffer, bytes / 2, dtype === 'BF16' ? bfloat16ToFloat32Bits : float16ToFloat32Bits)
   }
 
+  /**
+   * Reads a tensor of a model as float32.
+   *
+   * @throws DpMoeError MODEL_FORMAT where a value is not finite, with how many are not; else as `readFloat32`
+   */
+  async readWeights(name: string, memory?: ArrayBuffer): Promise<Float32Array> {
+    const values = await this.readFloat32(name, memory)
+    requireFinite(values, name, this.path)
+    return values
+  }
+
   /** Reads a tensor's bytes as they are stored (little-endian), whatever its dtype. */
   async readBytes(name: string): Promise<Uint8Array> {
     const { begin, end } = this.#entry(name)
@@ -123,6 +134,21 @@ export class SafetensorsFile {
       if (read < bytes.byteLength) throw formatError(this.path, 'it became shorter while it was read')
     })
   }
+}
+
+/** One pass over the exponents; what is wrong is counted only where something is. */
+function requireFinite(values: Float32Array, name: string, path: string): void {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  let wrong = 0
+  for (let i = 0; i < words.length; i++) if ((words[i]! & 0x7f800000) === 0x7f800000) wrong++
+  if (wrong === 0) return
+  const missing = values.reduce((count, value) => count + Number(Number.isNaN(value)), 0)
+  const kinds = [missing > 0 ? [`NaN: ${missing}`] : [], wrong > missing ? [`infinite: ${wrong - missing}`] : []].flat()
+  throw new DpMoeError(
+    'MODEL_FORMAT',
+    `${path}: ${name}: ${wrong} of ${values.length} values are not finite (${kinds.join(', ')}). Its training diverged, or the file ` +
+      'is damaged; take another checkpoint',
+  )
 }
 
 async function readExactly(handle: FileHandle, path: string, length: number, position: number): Promise<Uint8Array> {

@@ -39,7 +39,10 @@ export async function upcycle(device: Device, folder: string, options: UpcycleOp
   const chosen = Array.from({ length: numLayers }, (_, layer) => layer).filter((l) => layers === 'all' || l % 2 === 1)
   const mixture = { numExperts, expertsPerToken, layers: chosen }
   const config = { ...dense.config, mixture }
-  const model = new BertClassifier(new Initializer(device, seed), config, { training: options })
+  const model = new BertClassifier(new Initializer(device, seed), config, {
+    source: dense.configJson(),
+    training: options,
+  })
   const weights = dense.namedParameters()
   for (const [name, parameter] of model.namedParameters()) {
     const source = weights.get(name)

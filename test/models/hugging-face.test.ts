@@ -39,7 +39,7 @@ async function changed(t: Test, name: string, change: (tensors: Tensors) => unkn
   const tensors: Tensors = new Map()
   for (const tensor of checkpoint.names()) {
     const { shape } = checkpoint.entry(tensor)
-    tensors.set(tensor, { dtype: 'F32', shape, data: await checkpoint.readFloat32(tensor) })
+    tensors.set(tensor, { dtype: 'F32', shape, data: await checkpoint.readWeights(tensor) })
   }
   const result = change(tensors)
   await writeSafetensors(join(folder, 'model.safetensors'), result instanceof Map ? (result as Tensors) : tensors)

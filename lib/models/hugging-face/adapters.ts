@@ -111,7 +111,7 @@ export async function mergeAdapterFile(
     if (layer === undefined) {
       const place = placeOf(map, plain, name, file)
       requireShape(name, shape, place.shape, file)
-      place.parameter.tensor.write(await file.readFloat32(name), place.offset)
+      place.parameter.tensor.write(await file.readWeights(name), place.offset)
       continue
     }
     const other = name.replace(/[AB]\.weight$/, letter === 'A' ? 'B.weight' : 'A.weight')
@@ -122,7 +122,7 @@ export async function mergeAdapterFile(
     requireShape(name, shape, letter === 'A' ? [rank, columns] : [rows, rank], file)
     if (letter === 'B') continue
     requireShape(other, half.shape, [rows, rank], file)
-    addProduct(place, { rank, alpha }, await file.readFloat32(name), await file.readFloat32(other))
+    addProduct(place, { rank, alpha }, await file.readWeights(name), await file.readWeights(other))
     merged++
   }
   return merged

@@ -104,8 +104,8 @@ export class Checkpoint implements AsyncDisposable {
   }
 
   /** A tensor's values, F32, BF16 or F16 on disk, in memory of their own or in what is given. */
-  readFloat32(name: string, memory?: ArrayBuffer): Promise<Float32Array> {
-    return this.#file(name).readFloat32(name, memory)
+  readWeights(name: string, memory?: ArrayBuffer): Promise<Float32Array> {
+    return this.#file(name).readWeights(name, memory)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -49,12 +49,22 @@ export function refuse(condition: boolean, setting: string, reason: string): voi
   if (condition) throw new DpMoeError('MODEL_FORMAT', `${setting}: ${reason}`)
 }
 
-/** Class names by number, from id2label. */
+/**
+ * Class names by number, from id2label.
+ *
+ * @throws DpMoeError MODEL_FORMAT for two classes of one name: no answer could tell them apart
+ */
 export function labelsOf(config: JsonObject): string[] | undefined {
   const names = z.record(z.string(), z.string()).safeParse(config.id2label)
   if (!names.success) return undefined
   const labels = Object.entries(names.data).map(([id, label]) => [Number(id), label] as const)
   labels.sort(([a], [b]) => a - b)
+  const numberOf = new Map<string, number>()
+  for (const [id, label] of labels) {
+    const other = numberOf.get(label)
+    refuse(other !== undefined, 'id2label', `${other} and ${id} are both '${label}'`)
+    numberOf.set(label, id)
+  }
   return labels.every(([id], index) => id === index) && labels.length > 0 ? labels.map(([, label]) => label) : undefined
 }
 

@@ -23,7 +23,7 @@ export async function loadWeights(map: TensorMap, checkpoint: Checkpoint): Promi
   const sizes = assignments.map(({ name }) => elements(checkpoint.entry(name).shape))
   const memory = new ArrayBuffer(4 * sizes.reduce((most, size) => Math.max(most, size), 0))
   for (const { name, place } of assignments) {
-    const values = await checkpoint.readFloat32(name, memory)
+    const values = await checkpoint.readWeights(name, memory)
     if ('parts' in place) {
       writeFused(place, values, transposed)
     } else if (written.has(place)) {
