@@ -158,37 +158,50 @@ for (const [name, make] of Object.entries(cases)) {
       t.strictSame(await rowsOfUnit(subjectOf(others), [4, 3, 1, 5, 0], 2, random), first)
     })
 
-    await t.test('loss and perplexity are those of the scores, in float64', async (t) => {
-      const read = await device.scopeAsync(async () => {
+    await t.test('losses and perplexity are those of the scores, in float64', async (t) => {
+      const { scores, losses } = await device.scopeAsync(async () => {
         const context = { tape: new Tape(device), training: false }
         const batch = languageBatch(device, model, data, units)
-        const logits = batch.logits(context).data()
-        return { targets: await batch.targets.data(), logits: await logits }
+        // Without a sink there is no router loss.
+        const [scores, losses] = [batch.logits(context).data(), batch.loss(context).data()]
+        return { scores: await scores, losses: await losses }
       })
-      const vocabulary = read.logits.length / read.targets.length
-      let [total, tokens, correct] = [0, 0, 0]
-      for (const [row, target] of read.targets.entries()) {
-        if (target < 0) continue
-        const scores = Array.from(read.logits.subarray(row * vocabulary, (row + 1) * vocabulary))
-        const largest = Math.max(...scores)
-        total += Math.log(sum(scores.map((score) => Math.exp(score - largest)))) + largest - scores[target]!
-        tokens++
-        if (scores.indexOf(largest) === target) correct++
+      const vocabulary = model.config.vocabularySize
+      const written = writtenOf(data)
+      let [row, total, tokens, correct] = [0, 0, 0, 0]
+      for (const unit of units) {
+        let ofUnit = 0
+        for (const target of written[unit]!) {
+          const own = Array.from(scores.subarray(row * vocabulary, ++row * vocabulary))
+          if (target === undefined) continue
+          const largest = Math.max(...own)
+          ofUnit += Math.log(sum(own.map((score) => Math.exp(score - largest)))) + largest - own[target]!
+          if (own.indexOf(largest) === target) correct++
+        }
+        const count = written[unit]!.filter((target) => target !== undefined).length
+        const mean = count === 0 ? 0 : ofUnit / count
+        t.ok(Math.abs(losses[unit]! - mean) <= 1e-5 * mean, `example ${unit}: ${losses[unit]}, not ${mean}`)
+        total += ofUnit
+        tokens += count
       }
+      t.equal(row * vocabulary, scores.length)
       for (const maxRows of [1, 1e6]) {
         const result = await evaluateLanguageModel(device, model, data, { maxRows })
         t.match(result, { examples: 6, tokens, accuracy: correct / tokens })
         t.ok(Math.abs(result.loss - total / tokens) < 1e-5 * result.loss, `${result.loss}, not ${total / tokens}`)
         t.ok(Math.abs(result.perplexity! / Math.exp(total / tokens) - 1) < 1e-5)
       }
-      t.equal(tokens, expectedTokens(data))
     })
     model[Symbol.dispose]()
   })
 }
 
-/** Tokens to predict, counted from the data. */
-function expectedTokens({ inputs, targets }: LanguageData): number {
-  if (targets) return targets.ids.length
-  return sum(units.map((unit) => Math.max(0, inputs.rowsOf(unit) - Math.max(1, inputs.labels[unit]!))))
+/** What each row of an example is to write: of a prompt's rows only the last writes, of a completion's all but the last. */
+function writtenOf({ inputs, targets }: LanguageData): (number | undefined)[][] {
+  return units.map((unit) => {
+    if (targets) return [...targets.unit(unit).ids]
+    const ids = [...inputs.unit(unit).ids]
+    const given = inputs.labels[unit]!
+    return ids.map((_, row) => (row + 1 < ids.length && row + 1 >= given ? ids[row + 1] : undefined))
+  })
 }
