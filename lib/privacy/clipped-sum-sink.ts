@@ -13,9 +13,11 @@ interface Settled {
   readonly marks: Marks
 }
 
+type RunPart = (sink: GradientSink) => void
+
 /** A part of backward that makes its sites once more, and the marks of those that are not kept, in order. */
 interface Part {
-  readonly run: (sink: GradientSink) => void
+  readonly run: RunPart
   readonly marks: readonly Marks[]
 }
 
@@ -25,7 +27,9 @@ interface Part {
  * checkpointed parts are not kept but made again.
  *
  * Guarantee. What `finish` adds is a sum over units of vectors that depend on one unit each and have L2 norm at most
- * `clipping.maxGradNorm` over all trained parameters together (the factors aim at C (1 - 2^-10), which covers rounding).
+ * `clipping.maxGradNorm` over all trained parameters together, however a unit's rows cancel: the norm is that of the numbers
+ * that are added, or differs from it by less than the margin of the factors, which aim at C (1 - 2^-10) (docs/privacy.md,
+ * Clipping). What is left is the float32 rounding of adding the units' vectors to each other.
  *
  * | case | what the unit adds |
  * |---|---|
@@ -43,8 +47,11 @@ export class ClippedSumSink implements GradientSink {
   readonly #settled: Settled[] = []
   /** Those of parameters that are used more than once: the norm is that of their sum. */
   readonly #open = new Map<Parameter, GradientSite[]>()
-  /** Parameters that said they have one site. */
-  readonly #single = new Set<Parameter>()
+  /** Parameters whose norms are taken at once, and up to which unit. */
+  readonly #taken = new Map<Parameter, number>()
+  /** What makes the sites of an output head again whose weight has other uses as well. */
+  readonly #heads = new Map<Parameter, RunPart>()
+  readonly clips = true
   readonly #parts: Part[] = []
 
   constructor(
@@ -69,22 +76,23 @@ export class ClippedSumSink implements GradientSink {
       this.#settled.push({ site, marks })
       return [...tensorsOf(site), ...(marks ? [marks] : [])]
     }
-    if (this.#single.has(site.parameter)) throw severalSites(site)
+    if (this.#taken.has(site.parameter) && !this.#heads.has(site.parameter)) throw severalSites(site)
     const sites = this.#open.get(site.parameter)
     if (sites) sites.push(site)
     else this.#open.set(site.parameter, [site])
     return tensorsOf(site)
   }
 
-  addPart(run: (sink: GradientSink) => void): boolean {
+  addPart(run: RunPart): boolean {
     const marks: Marks[] = []
     const add = (site: GradientSite, isOnly: boolean): readonly Tensor[] => {
-      if (!isOnly) return this.add(site)
+      if (!isMadeAgain(site, isOnly)) return this.add(site)
+      if (!isOnly) this.#noteHead(site, run)
       const found = this.#groupOfSite(site) === undefined ? undefined : this.#addOnlyNorm(site)
       marks.push(found)
       return found ? [found] : []
     }
-    run({ add })
+    run({ add, clips: true })
     this.#parts.push({ run, marks })
     return true
   }
@@ -117,26 +125,34 @@ export class ClippedSumSink implements GradientSink {
     const factorOfGroup = groups.map((_, group) => factor.slice(group * this.units, this.units))
     const addGradient = (site: GradientSite, marks: Marks) => {
       const group = this.#groupOfSite(site)
-      if (group !== undefined) addClippedGradient(this.device, site, factorOfGroup[group]!, marks)
+      if (group !== undefined) addClippedGradient(this.device, site, unitsOf(site, factorOfGroup[group]!), marks)
     }
     for (const { site, marks } of this.#settled) addGradient(site, marks)
     for (const { run, marks } of this.#parts) {
       let sites = 0
       const add = (site: GradientSite, isOnly: boolean) => {
-        if (isOnly) addGradient(site, marks[sites++])
+        if (isMadeAgain(site, isOnly)) addGradient(site, marks[sites++])
         return []
       }
-      run({ add })
+      run({ add, clips: true })
     }
     this.#settled.length = 0
     this.#parts.length = 0
   }
 
-  /** Adds the norm of the only site of a parameter that is in a group. */
+  /** Adds the norm of the only site that a parameter, which is in a group, has of the site's units. */
   #addOnlyNorm(site: GradientSite): Marks {
-    if (this.#single.has(site.parameter) || this.#open.has(site.parameter)) throw severalSites(site)
-    this.#single.add(site.parameter)
-    return addSquaredNorm(this.device, site, this.#normOfGroup[this.#groupOfSite(site)!]!)
+    const { parameter } = site
+    const { first = 0, units } = rangeOf(site)
+    const isOpen = this.#open.has(parameter) && !this.#heads.has(parameter)
+    if (isOpen || (this.#taken.get(parameter) ?? 0) > first) throw severalSites(site)
+    this.#taken.set(parameter, first + units)
+    return addSquaredNorm(this.device, site, unitsOf(site, this.#normOfGroup[this.#groupOfSite(site)!]!))
+  }
+
+  #noteHead(site: GradientSite, run: RunPart): void {
+    if ((this.#heads.get(site.parameter) ?? run) !== run) throw severalSites(site)
+    this.#heads.set(site.parameter, run)
   }
 
   /** Adds the norms of parameters that are used more than once, now that all their sites are there. */
@@ -145,19 +161,44 @@ export class ClippedSumSink implements GradientSink {
       const norm = this.#normOfGroup[this.#groupOf.get(parameter)!]!
       const sites = mergeSites(this.device, added)
       for (const site of sites) this.#settled.push({ site, marks: addSquaredNorm(this.device, site, norm) })
-      tiedNorm(this.device, sites, norm)
+      const head = this.#heads.get(parameter)
+      if (!head) tiedNorm(this.device, sites, norm)
+      head?.({
+        add: (site) => {
+          const ofUnits = unitsOf(site, norm)
+          if (site.parameter === parameter) tiedNorm(this.device, [...sites, site], ofUnits)
+          return []
+        },
+      })
     }
     this.#open.clear()
   }
 
   /** The clipping group of a site's parameter; undefined for one that is not clipped and updated here. */
   #groupOfSite(site: GradientSite): number | undefined {
-    const units = site.kind === 'perUnit' ? site.units : site.segments.units
-    if (units !== this.units) {
+    const { first, units } = rangeOf(site)
+    if (first === undefined ? units !== this.units : first + units > this.units) {
       throw new DpMoeError('UNIT_MIXING', `${site.parameter.name}: a gradient site of another batch reached this sink`)
     }
     return this.#groupOf.get(site.parameter)
   }
+}
+
+/** The units of a site: all, or from `first` on. */
+function rangeOf(site: GradientSite): { first: number | undefined; units: number } {
+  if (site.kind === 'perUnit') return { first: site.firstUnit, units: site.units }
+  return { first: site.kind === 'linear' ? site.firstUnit : undefined, units: site.segments.units }
+}
+
+/** One value per unit, [units] -> those of the site's units. */
+function unitsOf(site: GradientSite, values: Tensor): Tensor {
+  const { first, units } = rangeOf(site)
+  return first === undefined ? values : values.slice(first, units)
+}
+
+/** Whether a site of a part that can be run again is not kept. */
+function isMadeAgain(site: GradientSite, isOnly: boolean): boolean {
+  return isOnly || rangeOf(site).first !== undefined
 }
 
 function severalSites({ parameter }: GradientSite): DpMoeError {

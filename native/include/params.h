@@ -85,7 +85,7 @@ constexpr int32_t kTileOfRows = -2;
 ///   once, squared (N_s is its norm and no bound) and kept in `tiles` at slot tileOf[s], slots in segment order.
 /// - Gram form (over row pairs) elsewhere, tileOf[s] = -1: norm^2 <= N_s <= norm^2 (1 + 2.1e-3), where kappa mass^2,
 ///   kappa the kernel's proven relative error bound, is at most 1e-3 of the value and has been added. Rows cancel
-///   there at most 35-fold (mass <= 35 norm: kappa >= 14 u).
+///   there at most 41-fold (mass <= 41 norm: kappa >= 10 u).
 /// - Where rows cancel more, tileOf[s] = kTileOfRows: N_s is the norm of the float32 tile, which is not kept.
 /// Of a tile, | sqrt(N_s) - norm | <= (n + 4) 2^-23 mass, and so is the distance of the tile itself from the exact
 /// gradient; on bfloat16, whose products tensor cores add, (n + 36) 2^-23 mass.
