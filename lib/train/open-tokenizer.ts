@@ -9,7 +9,7 @@ export async function openTokenizer(choice: TokenizerChoice, file: string | unde
   return file === undefined ? new WordHashTokenizer(choice) : openHuggingFaceTokenizer(file, choice.maxLength)
 }
 
-/** A tokenizer.json, or that of a model folder, which then states the longest text. */
+/** A tokenizer.json, or that of a model folder; the longest text is stated in its configuration, and so in what is released. */
 export async function openHuggingFaceTokenizer(file: string, maxLength: number): Promise<HuggingFaceTokenizer> {
   if ((await stat(file).catch(() => undefined))?.isDirectory()) {
     const { tokenizerConfig, tokenizer } = (await HuggingFaceTokenizer.fromFile(file, { maxLength })).toJSON()
@@ -23,5 +23,6 @@ export async function openHuggingFaceTokenizer(file: string, maxLength: number):
   } catch (error) {
     throw new DpMoeError('DATA_FORMAT', `${file} is not JSON; name a Hugging Face tokenizer.json`, { cause: error })
   }
-  return new HuggingFaceTokenizer(parsed as Record<string, unknown>, { maxLength })
+  const tokenizerConfig = { model_max_length: maxLength }
+  return new HuggingFaceTokenizer(parsed as Record<string, unknown>, { maxLength, tokenizerConfig })
 }

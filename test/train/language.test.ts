@@ -184,6 +184,17 @@ t.test('a whole text is learnt where no prompt is named', async (t) => {
   t.equal((await evaluate(run.output, { data: texts, text: 'text', threads: 1 })).perplexity, validation!.perplexity)
 })
 
+t.test('a tokenizer of its own, and the longest text, go with the release', async (t) => {
+  const { model: _, ...columns } = tasks['causal-lm']
+  const tokenizer = join(encoderDecoder, 'tokenizer.json')
+  const run = options('causal-lm', { tokenizer, maxLength: 8, validation: data })
+  const { validation } = await train(run)
+  const measured = await evaluate(run.output, { data, threads: 1, ...columns })
+  t.strictSame(measured, validation)
+  const longer = await evaluate(run.output, { data, threads: 1, maxLength: 64, ...columns })
+  t.ok(longer.tokens! > measured.tokens!)
+})
+
 t.test('generation_config.json goes with the release', async (t) => {
   const folder = modelFolder(root, 'ends-elsewhere', 'mixtral', { eos_token_id: 2 })
   writeLines(join(folder, 'generation_config.json'), [{ eos_token_id: [1, 7] }])
