@@ -12,6 +12,8 @@ export interface LinearSite {
   readonly x: Tensor
   readonly xRows?: Tensor
   readonly segments: Segments
+  /** Where a site is of some of the units (`vocabularyLoss`): the first of them. */
+  readonly firstUnit?: number
 }
 
 /** One use of a bias: dy summed over each group's rows. */
@@ -37,6 +39,8 @@ export interface PerUnitSite {
   readonly parameter: Parameter
   readonly gradient: Tensor
   readonly units: number
+  /** Where a site is of some of the units: the first of them. */
+  readonly firstUnit?: number
 }
 
 /** What backward hands over at each use of a parameter, instead of a gradient. */
@@ -54,6 +58,8 @@ export interface GradientSink {
    * keeping them. Returns whether it will do so after backward. Default: the part is run once, with this sink.
    */
   addPart?(run: (sink: GradientSink) => void): boolean
+  /** Whether each unit's gradient is needed by itself. Default false: their sum is. */
+  readonly clips?: boolean
 }
 
 /** The tensors that a site consists of. */

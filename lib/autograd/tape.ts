@@ -17,6 +17,8 @@ export interface TapeOptions {
    * its loss may be used afterwards. Default false: all stays until it is disposed.
    */
   readonly releases?: boolean
+  /** Rows whose scores over a vocabulary are held at once. Default: what takes 32 MiB, at least 64. */
+  readonly scoreRows?: number
 }
 
 /** A tape for a part of a pass, see `checkpoint`. */
@@ -48,18 +50,21 @@ export class Tape {
   #counts = true
   #records = true
   readonly #releases: boolean
+  readonly #scoreRows: number | undefined
 
   constructor(
     readonly device: Device,
     readonly sink?: GradientSink,
-    { releases = false }: TapeOptions = {},
+    { releases = false, scoreRows }: TapeOptions = {},
   ) {
     this.#releases = releases
+    this.#scoreRows = scoreRows
   }
 
   /** A tape for a part of this pass: a first run counts parameters' uses, a run of it again does not. */
   part({ sink = this.sink, records = true, releases = false }: PartOptions): Tape {
-    const tape = new Tape(this.device, sink, { releases })
+    const scoreRows = this.#scoreRows
+    const tape = new Tape(this.device, sink, { releases, ...(scoreRows !== undefined && { scoreRows }) })
     tape.#uses = this.#uses
     tape.#records = this.#records && records
     tape.#counts = this.#counts && !records
@@ -69,6 +74,11 @@ export class Tape {
   /** Whether ops keep what their backward needs. */
   get records(): boolean {
     return this.sink !== undefined && this.#records
+  }
+
+  /** How many rows of scores over so many classes are held at once: a pure function of the model. */
+  scoreRows(classes: number): number {
+    return this.#scoreRows ?? Math.max(64, Math.floor(2 ** 23 / classes / 64) * 64)
   }
 
   /** Whether gradients with respect to `tensor` are wanted. */

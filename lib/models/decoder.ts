@@ -2,8 +2,8 @@ import { attention } from '../autograd/attention.js'
 import { add, clamp } from '../autograd/elementwise.js'
 import { poolPerUnit } from '../autograd/embedding.js'
 import { linear } from '../autograd/linear.js'
-import { crossEntropy } from '../autograd/losses.js'
 import { rotate } from '../autograd/rotary.js'
+import { vocabularyLoss } from '../autograd/vocabulary-loss.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { runLayer } from '../nn/checkpointed-layer.js'
@@ -204,7 +204,8 @@ export class Decoder extends HuggingFaceModel {
   loss(batch: CausalBatch, context: ForwardContext): Tensor {
     const { tape } = context
     const { y, routerLoss } = this.forward(batch, context)
-    const rows = crossEntropy(tape, this.scores(y, context), batch.targets)
+    const terms = this.head?.terms(y, context) ?? [{ x: y, weight: this.embedding.weight }]
+    const rows = vocabularyLoss(tape, terms, batch.targets)
     const loss = poolPerUnit(tape, rows, batch.targetWeights)
     return routerLoss ? add(tape, loss, routerLoss) : loss
   }

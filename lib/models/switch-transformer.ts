@@ -1,7 +1,7 @@
 import { add, scale } from '../autograd/elementwise.js'
 import { poolPerSequence, poolPerUnit } from '../autograd/embedding.js'
 import { linear } from '../autograd/linear.js'
-import { crossEntropy } from '../autograd/losses.js'
+import { vocabularyLoss } from '../autograd/vocabulary-loss.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { Embedding } from '../nn/embedding.js'
@@ -85,8 +85,7 @@ export class SwitchTransformer extends HuggingFaceModel {
   scores(y: Tensor, context: ForwardContext): Tensor {
     const options = { operation: 'head', outputType: 'float32' } as const
     if (this.head) return this.head.forward(y, context, options)
-    const { tape } = context
-    return linear(tape, scale(tape, y, this.config.hiddenSize ** -0.5), this.embedding.weight, undefined, options)
+    return linear(context.tape, this.#scaled(y, context), this.embedding.weight, undefined, options)
   }
 
   /** Vectors of the decoder's rows, and the routers' loss per unit. */
@@ -105,9 +104,14 @@ export class SwitchTransformer extends HuggingFaceModel {
   loss(batch: Seq2SeqBatch, context: ForwardContext): Tensor {
     const { tape } = context
     const { y, routerLoss } = this.forward(batch, context)
-    const rows = crossEntropy(tape, this.scores(y, context), batch.decoder.targets)
+    const terms = this.head?.terms(y, context) ?? [{ x: this.#scaled(y, context), weight: this.embedding.weight }]
+    const rows = vocabularyLoss(tape, terms, batch.decoder.targets)
     const loss = poolPerUnit(tape, rows, batch.decoder.targetWeights)
     return routerLoss ? add(tape, loss, routerLoss) : loss
+  }
+
+  #scaled(y: Tensor, { tape }: ForwardContext): Tensor {
+    return scale(tape, y, this.config.hiddenSize ** -0.5)
   }
 
   override configJson(): JsonObject {

@@ -1,7 +1,8 @@
 import { activate } from '../autograd/activation.js'
-import { add } from '../autograd/elementwise.js'
+import { add, scale } from '../autograd/elementwise.js'
 import { type LinearOptions, linear } from '../autograd/linear.js'
 import type { Parameter } from '../autograd/parameter.js'
+import type { ScoreTerm } from '../autograd/vocabulary-loss.js'
 import type { Tensor } from '../engine/tensor.js'
 import type { Initializer } from './initializer.js'
 import { LowRankAdapter, type LowRankConfig } from './low-rank-adapter.js'
@@ -24,8 +25,8 @@ export class Linear extends Module {
 
   constructor(init: Initializer, { inputSize, outputSize, bias = true, deviation }: LinearConfig) {
     super()
-    const scale = deviation ?? 1 / Math.sqrt(inputSize)
-    this.weight = scale === 0 ? init.zeros([outputSize, inputSize]) : init.normal([outputSize, inputSize], scale)
+    const spread = deviation ?? 1 / Math.sqrt(inputSize)
+    this.weight = spread === 0 ? init.zeros([outputSize, inputSize]) : init.normal([outputSize, inputSize], spread)
     this.bias = bias ? init.zeros([outputSize]) : undefined
   }
 
@@ -36,6 +37,13 @@ export class Linear extends Module {
     const change = this.adapter.forward(x, context, options.outputType)
     const y = add(tape, linear(tape, x, this.weight, this.bias, plain), change, 1, this.adapter.scale)
     return activation === 'none' ? y : activate(tape, y, activation)
+  }
+
+  /** What the layer adds up, without a bias: one product, with an adapter two. */
+  terms(x: Tensor, { tape }: ForwardContext): ScoreTerm[] {
+    const own = { x, weight: this.weight }
+    if (!this.adapter) return [own]
+    return [own, { x: scale(tape, this.adapter.narrow(x, tape), this.adapter.scale), weight: this.adapter.b }]
   }
 
   /** Puts an adapter on the weight and freezes the weight. */

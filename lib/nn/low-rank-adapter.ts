@@ -1,6 +1,7 @@
 import type { RoutedLayout } from '../autograd/layout.js'
 import { linear } from '../autograd/linear.js'
 import type { Parameter } from '../autograd/parameter.js'
+import type { Tape } from '../autograd/tape.js'
 import type { DType } from '../engine/dtype.js'
 import type { Tensor } from '../engine/tensor.js'
 import { OutOfRangeError } from '../errors.js'
@@ -42,8 +43,15 @@ export class LowRankAdapter extends Module {
 
   /** B A x, without the scale: x [rows, inputSize] -> [rows, outputSize]; with a plan, in its slots. */
   forward(x: Tensor, { tape }: ForwardContext, outputType?: DType, routed?: RoutedLayout): Tensor {
-    const narrow = linear(tape, x, this.a, undefined, { operation: 'adapter', ...(routed && { routed }) })
-    return linear(tape, narrow, this.b, undefined, { operation: 'adapter', ...(outputType && { outputType }) })
+    return linear(tape, this.narrow(x, tape, routed), this.b, undefined, {
+      operation: 'adapter',
+      ...(outputType && { outputType }),
+    })
+  }
+
+  /** A x: [rows, rank]. */
+  narrow(x: Tensor, tape: Tape, routed?: RoutedLayout): Tensor {
+    return linear(tape, x, this.a, undefined, { operation: 'adapter', ...(routed && { routed }) })
   }
 
   /** Adds the scaled product to `weight` and starts the adapter at zero again: the layer's outputs stay the same. */

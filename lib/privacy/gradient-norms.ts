@@ -115,7 +115,10 @@ function mostTiles({ dy, x, segments: { lengths, fanOut, segments, units } }: Li
   return tiles
 }
 
-/** The cross term of a table used both as embedding and as output head, from its merged sites. */
+/**
+ * The cross term of a table used both as embedding and as output head, from its merged sites, added to the norms of the
+ * units that the head's site is of.
+ */
 export function tiedNorm(device: Device, sites: readonly GradientSite[], normSquared: Tensor): void {
   if (sites.length < 2) return
   const table = sites.find((site): site is EmbeddingSite => site.kind === 'embedding')
@@ -127,16 +130,18 @@ export function tiedNorm(device: Device, sites: readonly GradientSite[], normSqu
         sites.map((site) => site.kind).join(' and '),
     )
   }
+  const { firstUnit, segments } = head
+  const { offsets } = table.segments
   device.run('tiedEmbeddingNorms', {
     dEmbedding: table.dy,
     ids: table.ids,
-    embeddingOffsets: table.segments.offsets,
+    embeddingOffsets: firstUnit === undefined ? offsets : offsets.slice(firstUnit, segments.units + 1),
     dLogits: head.dy,
     x: head.x,
-    headOffsets: head.segments.offsets,
+    headOffsets: segments.offsets,
     normSquared,
     d: table.dy.shape[1]!,
     vocabulary: head.dy.shape[1]!,
-    units: table.segments.units,
+    units: segments.units,
   })
 }

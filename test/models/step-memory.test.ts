@@ -1,7 +1,20 @@
 import t from 'tap'
-import { splitIntoMicroBatches } from '../../lib/data/packing.js'
+import { poolPerUnit } from '../../lib/autograd/embedding.js'
+import { vocabularyLoss } from '../../lib/autograd/vocabulary-loss.js'
+import { packBatch, splitIntoMicroBatches } from '../../lib/data/packing.js'
 import { Device } from '../../lib/engine/device.js'
-import { accumulateGradients, sumSink } from '../../lib/nn/accumulate.js'
+import { type CausalBatch, causalBatch } from '../../lib/models/language-batch.js'
+import {
+  accumulateGradients,
+  type LossFunction,
+  type MicroBatch,
+  sumSink,
+  type UnitBatch,
+} from '../../lib/nn/accumulate.js'
+import { Embedding } from '../../lib/nn/embedding.js'
+import { Initializer } from '../../lib/nn/initializer.js'
+import { Linear } from '../../lib/nn/linear.js'
+import { type ForwardContext, Module } from '../../lib/nn/module.js'
 import { sgd } from '../../lib/optim/sgd.js'
 import { seedKey } from '../../lib/privacy/keys.js'
 import { PrivateOptimizer } from '../../lib/privacy/private-optimizer.js'
@@ -16,6 +29,42 @@ interface StepKind {
   readonly maxRows?: number
 }
 
+async function step<B extends UnitBatch>(
+  device: Device,
+  module: Module,
+  loss: LossFunction<B>,
+  parts: readonly MicroBatch<B>[],
+  isPrivate: boolean,
+): Promise<void> {
+  if (isPrivate) {
+    const optimizer = sgd(module.parameters(), { learningRate: 1 })
+    const options = { optimizer, key: seedKey(1), noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: 1 }
+    await new PrivateOptimizer(options).step(0, parts, loss)
+  } else {
+    await accumulateGradients(device, parts, loss, sumSink, { random: stepRandom(device) })
+  }
+}
+
+/** An embedding that is frozen, and a head over a large vocabulary. */
+class Head extends Module {
+  readonly embedding: Embedding
+  readonly head: Linear
+
+  constructor(device: Device, vocabularySize: number, hiddenSize: number) {
+    super()
+    const init = new Initializer(device, 1)
+    this.embedding = new Embedding(init, { vocabularySize, hiddenSize })
+    this.embedding.freeze()
+    this.head = new Linear(init, { inputSize: hiddenSize, outputSize: vocabularySize, bias: false })
+    this.nameParameters()
+  }
+
+  readonly loss = (batch: CausalBatch, context: ForwardContext) => {
+    const terms = this.head.terms(this.embedding.forward(batch.ids, context), context)
+    return poolPerUnit(context.tape, vocabularyLoss(context.tape, terms, batch.targets), batch.targetWeights)
+  }
+}
+
 /** The most bytes that a step held at once beside weights and gradients. */
 async function peak(
   name: Architecture,
@@ -26,7 +75,6 @@ async function peak(
   const { module, loss, batch } = architecture(device, name)
   module.setActivationCheckpointing(checkpoints)
   for (const parameter of module.trainableParameters()) parameter.gradient.fill(0)
-  const random = stepRandom(device)
   await device.synchronize()
   const { live } = device.memory()
   const ranges = splitIntoMicroBatches(
@@ -38,13 +86,7 @@ async function peak(
       () =>
         batch(units.slice(start, end)),
   )
-  if (isPrivate) {
-    const optimizer = sgd(module.parameters(), { learningRate: 1 })
-    const options = { optimizer, key: seedKey(1), noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: 1 }
-    await new PrivateOptimizer(options).step(0, parts, loss)
-  } else {
-    await accumulateGradients(device, parts, loss, sumSink, { random })
-  }
+  await step(device, module, loss, parts, isPrivate)
   return device.memory().peak - live
 }
 
@@ -83,3 +125,26 @@ for (const name of architectures) {
     }
   })
 }
+
+t.test('scores over a vocabulary are never held whole', async (t) => {
+  const [vocabularySize, hiddenSize, rows] = [2 ** 17, 4, 640]
+  const whole = 4 * rows * vocabularySize
+  for (const isPrivate of [false, true]) {
+    for (const count of [5, 40]) {
+      using device = Device.open('cpu', { threads: 2 })
+      const module = new Head(device, vocabularySize, hiddenSize)
+      module.head.weight.gradient.fill(0)
+      await device.synchronize()
+      const { live } = device.memory()
+      await step(
+        device,
+        module,
+        module.loss,
+        [() => causalBatch(device, packBatch(tokenUnits(lengths(count, rows / count))))],
+        isPrivate,
+      )
+      const share = (device.memory().peak - live) / whole
+      t.ok(share < 0.2, `${isPrivate ? 'private' : 'plain'}, ${count} units: ${share} of the scores`)
+    }
+  }
+})

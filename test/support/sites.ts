@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { StepRandom } from '../../lib/autograd/elementwise.js'
 import type { UnitLayout } from '../../lib/autograd/layout.js'
 import { type GradientSink, type GradientSite, SumSink, tensorsOf } from '../../lib/autograd/sinks.js'
-import { Tape } from '../../lib/autograd/tape.js'
+import { Tape, type TapeOptions } from '../../lib/autograd/tape.js'
 import type { Device } from '../../lib/engine/device.js'
 import type { Tensor } from '../../lib/engine/tensor.js'
 import type { LossFunction, UnitBatch } from '../../lib/nn/accumulate.js'
@@ -16,6 +16,8 @@ export interface Subject<E, B extends UnitBatch> {
   readonly module: Module
   readonly loss: LossFunction<B>
   readonly batch: (units: readonly E[]) => B
+  /** Of the tape that backward runs on. */
+  readonly tape?: TapeOptions
 }
 
 /** A sink that puts every site into `sites`. */
@@ -34,13 +36,13 @@ export function stepRandom(device: Device): StepRandom {
 }
 
 function backward<E, B extends UnitBatch>(
-  { device, loss, batch }: Subject<E, B>,
+  { device, loss, batch, tape: options }: Subject<E, B>,
   units: readonly E[],
   random: StepRandom,
   sinkFor: (layout: UnitLayout) => GradientSink,
 ): void {
   const made = batch(units)
-  const tape = new Tape(device, sinkFor(made.layout))
+  const tape = new Tape(device, sinkFor(made.layout), options)
   tape.backward(loss(made, { tape, training: true, random }))
 }
 
@@ -99,7 +101,7 @@ export async function rowsOfUnit<E, B extends UnitBatch>(
   return subject.device.scopeAsync(async () => {
     backward(subject, units, random, () => collecting(sites))
     const found = new Map<string, string>()
-    for (const [number, site] of sites.entries()) {
+    for (const [number, site] of sites.filter((site) => hasUnit(site, index)).entries()) {
       const name = `${number} ${site.parameter.name} ${site.kind}`
       for (const [part, tensor, rows] of await parts(site, index))
         found.set(`${name} ${part}`, await digest(tensor, rows))
@@ -108,7 +110,15 @@ export async function rowsOfUnit<E, B extends UnitBatch>(
   })
 }
 
-async function parts(site: GradientSite, index: number): Promise<(readonly [string, Tensor, number[]])[]> {
+function hasUnit(site: GradientSite, index: number): boolean {
+  if (site.kind === 'perUnit') return index - (site.firstUnit ?? 0) >= 0 && index - (site.firstUnit ?? 0) < site.units
+  const first = site.kind === 'linear' ? (site.firstUnit ?? 0) : 0
+  return index >= first && index - first < site.segments.units
+}
+
+async function parts(site: GradientSite, place: number): Promise<(readonly [string, Tensor, number[]])[]> {
+  const first = site.kind === 'linear' || site.kind === 'perUnit' ? (site.firstUnit ?? 0) : 0
+  const index = place - first
   if (site.kind === 'perUnit') return [['gradient', site.gradient, [index]]]
   const { offsets, segments, units } = site.segments
   const bounds = (await offsets.data()) as Int32Array
