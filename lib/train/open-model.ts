@@ -20,6 +20,7 @@ const settingsSchema = z.strictObject({
   releaseLoad: z.boolean().optional(),
   trainRouter: z.boolean().optional(),
   dropout: z.number().min(0).lt(1).optional(),
+  pooling: z.enum(['cls', 'mean']).optional(),
 })
 
 /** A pretrained model that a run starts from. */
@@ -79,15 +80,18 @@ export async function openPretrainedLanguageModel(
   device: Device,
   { task, pretrained, options }: LanguageModelParts,
 ): Promise<GenerativeModel> {
-  const { balanceLoss, dropout, ...others } = pretrained.settings
   const offered = task === 'seq2seq' ? ['balanceLoss', 'dropout'] : ['balanceLoss']
-  const foreign = [...Object.keys(others), ...(dropout !== undefined && task === 'causal-lm' ? ['dropout'] : [])][0]
+  const foreign = Object.keys(pretrained.settings).find((name) => !offered.includes(name))
   if (foreign !== undefined) {
     const message = `model: ${foreign} is not offered for ${task}; there is ${offered.join(', ')}`
     throw new DpMoeError('INVALID_ARGUMENT', message)
   }
-  const settings = { ...(balanceLoss !== undefined && { balanceLoss }), ...(dropout !== undefined && { dropout }) }
-  const model = await modelFromPretrained(device, pretrained.folder, task, settings)
+  const model = await modelFromPretrained(device, pretrained.folder, task, pretrained.settings)
+  if (options.trainable === 'head' && model.head === undefined) {
+    model[Symbol.dispose]()
+    const message = "trainable 'head': the head of this model is its embedding table; choose lora or all"
+    throw new DpMoeError('INVALID_ARGUMENT', message)
+  }
   // The head is a table as large as the vocabulary, pretrained like the rest: it trains where it is asked for, or all is.
   const head = options.trainable === 'head' ? { head: pretrainedHead } : {}
   chooseTrainable(device, model, options, { ...head, targets: adaptedLayers })

@@ -263,6 +263,8 @@ t.test('what is refused', async (t) => {
     { model: { pretrained: odd } },
     /eos_token_id: expected tokens below the vocabulary's 40, got 40/,
   )
+  await refused('seq2seq', { trainable: 'head' }, /the head of this model is its embedding table; choose lora or all/)
+  await refused('causal-lm', { trainable: 'bias' }, /something to train under 'bias', and every parameter is frozen/)
   const numbers = writeLines(join(root, 'numbers.jsonl'), [{ question: 'a', answer: 3 }])
   await refused('causal-lm', { train: numbers }, /:1: 'answer' is a number. Texts must be strings/)
   await t.rejects(evaluate(decoder, { data, label: 'answer' }), /label: not for causal-lm/)
