@@ -12,7 +12,7 @@ import { mostProbable } from './evaluate.js'
 import { type MeasuredDataOptions, measuredData } from './hub-data.js'
 import { type LanguageData, languageBatch, requireTargets } from './language-data.js'
 import { exampleEncoder, type LanguageTask } from './language-task.js'
-import { rowsWithinBudget } from './memory.js'
+import { scoredRowsWithinBudget } from './memory.js'
 import { type DeviceChoice, openDevice } from './open-device.js'
 import type { EvaluationResult } from './options.js'
 
@@ -82,7 +82,7 @@ export async function evaluateLanguageFolder(
   const device = openDevice(options)
   try {
     const model = await openLanguageModel(device, folder)
-    return await evaluateLanguageModel(device, model, data, { maxRows: rowsWithinBudget(shape), signal })
+    return await evaluateLanguageModel(device, model, data, { maxRows: scoredRowsWithinBudget(shape), signal })
   } finally {
     device.close()
   }

@@ -12,12 +12,12 @@ import { type Columns, columnsOf } from './columns.js'
 import { evaluateLanguageModel } from './evaluate-language.js'
 import { encodeCausal, encodeSeq2Seq, type LanguageData, languageBatch, requireTargets } from './language-data.js'
 import { LanguageEncoder } from './language-encoder.js'
-import { rowsWithinBudget } from './memory.js'
+import { scoredRowsWithinBudget } from './memory.js'
 import { openPretrainedLanguageModel, type PretrainedChoice } from './open-model.js'
 import { openHuggingFaceTokenizer } from './open-tokenizer.js'
 import type { EvaluationResult, TrainOptions } from './options.js'
 import { readSides, unitsOf } from './read-sides.js'
-import { type Recipe, requireVocabulary } from './recipe.js'
+import { requireVocabulary } from './recipe.js'
 import type { EncodedTask, Learner, LoadedTask, LossBatch } from './task.js'
 
 export type LanguageTask = 'causal-lm' | 'seq2seq'
@@ -94,9 +94,9 @@ function encoded(parts: Encoded): EncodedTask {
     training,
     publicConstants: { task, lossOver: `tokens of the ${learnt}, mean of each example` },
     warnings: untaught === 0 ? [] : [untaughtWarning(untaught, examples)],
-    open: async (device, recipe) => {
+    open: async (device) => {
       const model = await openPretrainedLanguageModel(device, { task, pretrained, options })
-      return new LanguageLearner({ ...parts, device, model, recipe })
+      return new LanguageLearner({ ...parts, device, model })
     },
   }
 }
@@ -111,7 +111,6 @@ function untaughtWarning(untaught: number, examples: number): string {
 interface Parts extends Encoded {
   readonly device: Device
   readonly model: GenerativeModel
-  readonly recipe: Recipe
 }
 
 class LanguageLearner implements Learner {
@@ -133,9 +132,9 @@ class LanguageLearner implements Learner {
   }
 
   async validate(signal: AbortSignal | undefined): Promise<EvaluationResult | undefined> {
-    const { device, validation, recipe, options } = this.#parts
+    const { device, validation, pretrained, options } = this.#parts
     if (!validation) return undefined
-    const maxRows = rowsWithinBudget(recipe.model, options.memoryBudget)
+    const maxRows = scoredRowsWithinBudget(pretrained.shape, options.memoryBudget)
     return await evaluateLanguageModel(device, this.model, validation, { maxRows, signal })
   }
 

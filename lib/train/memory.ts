@@ -1,4 +1,5 @@
 import { OutOfRangeError } from '../errors.js'
+import type { PretrainedShape } from '../models/pretrained-shape.js'
 import type { Recipe } from './recipe.js'
 
 /** Default bytes for the activations and gradients of a micro-batch. */
@@ -13,14 +14,16 @@ export function rowsWithinBudget(config: Recipe['model'], budget: number = defau
   return Math.max(1, Math.floor(budget / (4 * floatsPerRow(config))))
 }
 
+/** The same for the evaluation of a language model, which has the scores of all rows at once: on the device, and read from it. */
+export function scoredRowsWithinBudget(shape: PretrainedShape, budget: number = defaultMemoryBudget): number {
+  return Math.min(rowsWithinBudget(shape, budget), Math.max(1, Math.floor(budget / (8 * shape.vocabularySize))))
+}
+
 /** Floats that a forward and backward pass keep for a row. */
 function floatsPerRow(config: Recipe['model']): number {
   const { hiddenSize: hidden, numExperts: experts, expertsPerToken } = config
   if (config.modelType === 'mixture-classifier') return hidden + 4 * experts + 6 * config.numLabels + 16
   const attention = 16 * hidden
   const feedForward = Math.max(1, expertsPerToken) * (4 * config.intermediateSize + 8 * hidden) + 4 * experts
-  const writes = config.modelType === 'pretrained' && config.task !== 'classification'
-  // A language model scores every token of the vocabulary for a row, and has a gradient of each score.
-  const head = writes ? 2 * config.vocabularySize : 0
-  return 4 * hidden + config.numLayers * (attention + feedForward) + head
+  return 4 * hidden + config.numLayers * (attention + feedForward)
 }
