@@ -1,9 +1,10 @@
 """Tiny random checkpoints with what Hugging Face transformers computes on them, for test/parity.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.* transformers==4.57.1
+    python3 -m venv venv && venv/bin/pip install torch==2.* transformers==4.57.1 peft==0.21.2
     venv/bin/python parity.py fixtures ../../test/parity/fixtures   # the committed ones, always the same
     venv/bin/python parity.py random FOLDER --count 20 --seed 1     # others, for compare.ts
-    venv/bin/python parity.py check FOLDER...                       # does FOLDER/saved give the same logits?
+    venv/bin/python parity.py peft FOLDER...                        # LoRA adapters made by PEFT, for compare.ts
+    venv/bin/python parity.py check FOLDER...                       # do the models that compare.ts wrote give its logits?
 
 Versions below 4.51 lack models or drop tokens over capacity differently; early 5.x never enforces Switch's capacity.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     BertConfig,
@@ -341,15 +342,129 @@ def random_case(rng):
     return kind, settings, saving
 
 
-def check(folder, saved):
-    """A checkpoint that dp-moe saved gives transformers the very logits of the one it was read from."""
-    case = json.loads((folder / "case.json").read_text())
-    models = [load(case["kind"], path) for path in (folder, saved)]
+def all_logits(model, case):
     with torch.no_grad():
-        for sequence in case["sequences"]:
-            first, second = (run(model, case["kind"], sequence)[0] for model in models)
-            assert torch.equal(first, second), (str(saved), (first - second).abs().max())
-    print(f"ok {saved}")
+        return torch.cat([run(model, case["kind"], sequence)[0] for sequence in case["sequences"]])
+
+
+def read_case(folder):
+    return json.loads((folder / "case.json").read_text())
+
+
+def check(folder):
+    """What dp-moe saved gives transformers, or PEFT, the logits that it should."""
+    case = read_case(folder)
+    first, second = (all_logits(load(case["kind"], path), case) for path in (folder, folder / "saved"))
+    assert torch.equal(first, second), (str(folder), (first - second).abs().max())
+    checked = ["saved"]
+    if (folder / "merged").exists():
+        merged = all_logits(load(case["kind"], folder / "merged"), case)
+        require_close(folder, "merged", merged)
+        assert (merged - first).abs().max() > 1e-3, f"{folder}: the adapters do nothing"
+        # Two products in place of one round otherwise, and a model may magnify that.
+        require_close(folder, "merged", all_logits(with_adapters(case["kind"], folder, folder / "adapters"), case), 1e-3)
+        checked += ["merged", "adapters"]
+    for name in ("upcycled", "upcycled-all"):
+        if (folder / name).exists():
+            require_close(folder, name, all_logits(load_upcycled(folder / name), case))
+            checked.append(name)
+    print(f"ok {folder}: {', '.join(checked)}")
+
+
+def require_close(folder, name, logits, tolerance=1e-4):
+    """What dp-moe computed, to a share of its norm."""
+    expected = load_file(folder / f"{name}.logits.safetensors")["logits"].reshape(logits.shape)
+    assert (logits - expected).norm() <= tolerance * expected.norm(), (str(folder), name, (logits - expected).abs().max())
+
+
+def with_adapters(kind, folder, adapters):
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load(kind, folder), adapters).eval()
+
+
+def write_peft(folder, seed):
+    """Adapters that PEFT saves, on every linear layer but routers, and the logits once it has merged them."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    case = read_case(folder)
+    kind = case["kind"]
+    model = load(kind, folder)
+    task, whole = {
+        "bert": (TaskType.SEQ_CLS, ["pooler", "classifier"]),
+        "switch_transformers": (TaskType.SEQ_2_SEQ_LM, None),
+    }.get(kind, (TaskType.CAUSAL_LM, None))
+    kept = {"pooler.dense", "classifier", "lm_head", "gate"}
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and not any(name == one or name.endswith(f".{one}") for one in kept)
+        and "router" not in name
+    ]
+    model.config.name_or_path = str(folder)
+    model.name_or_path = str(folder)
+    config = LoraConfig(r=2, lora_alpha=5, target_modules=targets, task_type=task, modules_to_save=whole)
+    adapted = get_peft_model(model, config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter.shape[-1]))
+    adapted.save_pretrained(folder / "peft")
+    save_file({"logits": all_logits(adapted.merge_and_unload(), case)}, folder / "peft" / "expected.safetensors")
+
+
+class Expert(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.intermediate = torch.nn.ModuleDict({"dense": torch.nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.output = torch.nn.ModuleDict({"dense": torch.nn.Linear(config.intermediate_size, config.hidden_size)})
+        self.activation = transformers.activations.ACT2FN[config.hidden_act]
+
+    def forward(self, x):
+        return self.output["dense"](self.activation(self.intermediate["dense"](x)))
+
+
+class Mixture(torch.nn.Module):
+    """The mixture of a bert_moe: the chosen experts' gates are divided by their sum."""
+
+    def __init__(self, config, experts, chosen):
+        super().__init__()
+        self.router = torch.nn.Linear(config.hidden_size, experts, bias=False)
+        self.experts = torch.nn.ModuleList(Expert(config) for _ in range(experts))
+        self.chosen = chosen
+
+    def forward(self, x):
+        gates, indices = self.router(x).softmax(-1).topk(self.chosen, -1)
+        gates = gates / gates.sum(-1, keepdim=True)
+        outputs = torch.stack([expert(x) for expert in self.experts], -2)
+        return (outputs.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1])) * gates[..., None]).sum(-2)
+
+
+def feed_forward_of(layer):
+    return lambda x: layer.output.LayerNorm(layer.mixture(x) + x)
+
+
+def load_upcycled(folder):
+    """A bert_moe, which transformers does not know: its BERT with the mixtures above."""
+    settings = json.loads((folder / "config.json").read_text())
+    try:
+        AutoConfig.from_pretrained(folder)
+    except ValueError as error:
+        assert "bert_moe" in str(error)
+    else:
+        raise AssertionError("transformers knows bert_moe by now: compare with its own")
+    config = BertConfig(**{**settings, "model_type": "bert"})
+    config._attn_implementation = "eager"
+    model = BertForSequenceClassification(config)
+    for number in settings["moe_layers"]:
+        layer = model.bert.encoder.layer[number]
+        layer.mixture = Mixture(config, settings["num_experts"], settings["num_experts_per_tok"])
+        del layer.intermediate, layer.output.dense
+        layer.feed_forward_chunk = feed_forward_of(layer)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
 
 
 def main():
@@ -360,8 +475,10 @@ def main():
     more.add_argument("folder", type=Path)
     more.add_argument("--count", type=int, default=20)
     more.add_argument("--seed", type=int, default=1)
+    adapters = commands.add_parser("peft")
+    adapters.add_argument("folders", type=Path, nargs="+")
     saved = commands.add_parser("check")
-    saved.add_argument("folders", type=Path, nargs="+", help="each with the folder saved/ in it that compare.ts wrote")
+    saved.add_argument("folders", type=Path, nargs="+", help="each with the folders in it that compare.ts wrote")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "fixtures":
@@ -372,9 +489,12 @@ def main():
         rng = random.Random(options.seed)
         for number in range(options.count):
             write(options.folder / f"{options.seed}-{number}", *random_case(rng), 1000 * options.seed + number)
+    elif options.command == "peft":
+        for seed, folder in enumerate(options.folders):
+            write_peft(folder.resolve(), seed)
     else:
         for folder in options.folders:
-            check(folder, folder / "saved")
+            check(folder)
 
 
 if __name__ == "__main__":

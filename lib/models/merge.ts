@@ -1,6 +1,7 @@
 import { copyFile, readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Device } from '../engine/device.js'
+import { DpMoeError } from '../errors.js'
 import { withFileErrors } from '../files.js'
 import { type AdaptedModelOptions, openAdapted } from './adapted-model.js'
 import { holdsAdapters } from './hugging-face/adapter-config.js'
@@ -11,6 +12,8 @@ import { certificateFile, copyCompanions, copyIfThere, requireFreeFolder, writeM
 export interface MergeOptions extends AdaptedModelOptions {
   /** Replaces a folder that holds a model and nothing else. */
   readonly overwrite?: boolean
+  /** What weights are written as. Default: as those of the model that the adapters belong to. */
+  readonly dtype?: WeightType
 }
 
 export interface MergeResult {
@@ -22,7 +25,7 @@ export interface MergeResult {
 
 /**
  * Writes a model with plain weights from LoRA adapters (the layout of PEFT) and the model that they belong to: (alpha / rank) B A
- * is added to each matrix in float32, and the weights are saved in the type of that model. Its tokenizer and the adapters'
+ * is added to each matrix in float32, and the sum is saved, rounded once where its type is narrower. Its tokenizer and the adapters'
  * certificate come with it. A model without adapters is copied.
  *
  * Guarantee. `output` is what it was before, or the whole new model; when anything fails, nothing is left.
@@ -33,20 +36,24 @@ export async function mergeModel(
   device: Device,
   folder: string,
   output: string,
-  { overwrite = false, ...options }: MergeOptions = {},
+  { overwrite = false, dtype, ...options }: MergeOptions = {},
 ): Promise<MergeResult> {
   const target = resolve(output)
   await requireFreeFolder(target, folder, overwrite)
   if (!(await holdsAdapters(folder))) {
+    if (dtype !== undefined) {
+      const message = `${folder} has plain weights already, which are copied as they are; dp-moe convert writes them in another type`
+      throw new DpMoeError('INVALID_ARGUMENT', message)
+    }
     await writeModelFolder(target, overwrite, (temporary) => copyModel(folder, temporary))
     return { base: undefined, merged: 0 }
   }
   const { model, baseFolder, merged } = await openAdapted(device, folder, options)
   using _ = model
-  const dtype = await weightTypeOf(baseFolder)
+  const written = dtype ?? (await weightTypeOf(baseFolder))
   options.signal?.throwIfAborted()
   await writeModelFolder(target, overwrite, async (temporary) => {
-    await model.savePretrained(temporary, { dtype })
+    await model.savePretrained(temporary, { dtype: written })
     await copyCompanions(baseFolder, temporary)
     await copyCompanions(folder, temporary)
     await copyIfThere(folder, temporary, certificateFile)

@@ -149,8 +149,10 @@ t.test('adapters of a language model, in the type of its weights', async (t) => 
   t.match(json(output, 'config.json'), { model_type: 'mixtral' })
   await using file = await SafetensorsFile.open(join(output, 'model.safetensors'))
   t.ok([...file.tensors.values()].every(({ dtype }) => dtype === 'BF16'))
+  await mergeModel(device, adapters, join(root, 'merged-wide'), { dtype: 'F32' })
   mergeAdapters(model)
   using read = await Decoder.fromPretrained(device, output)
+  using wide = await Decoder.fromPretrained(device, join(root, 'merged-wide'))
   for (const [name, { tensor }] of model.namedParameters()) {
     const exact = (await tensor.data()) as Float32Array
     const got = (await read.namedParameters().get(name)!.tensor.data()) as Float32Array
@@ -158,6 +160,7 @@ t.test('adapters of a language model, in the type of its weights', async (t) => 
       exact.every((value, i) => Math.abs(value - got[i]!) <= Math.abs(value) / 256),
       `${name}: rounded once, after the sum`,
     )
+    t.same(await wide.namedParameters().get(name)!.tensor.data(), exact, `${name}: not rounded where that is asked for`)
   }
 })
 
@@ -187,6 +190,9 @@ t.test('the tokenizer and the certificate come along; the certificate of the bas
 
   const copy = await mergeModel(device, join(root, 'more'), join(root, 'copied'))
   t.same(copy, { base: undefined, merged: 0 }, 'plain already')
+  await t.rejects(mergeModel(device, join(root, 'more'), join(root, 'x'), { dtype: 'BF16' }), {
+    message: /plain weights already/,
+  })
   for (const name of readdirSync(join(root, 'more'))) {
     t.ok(readFileSync(join(root, 'more', name)).equals(readFileSync(join(root, 'copied', name))), name)
   }

@@ -5,8 +5,7 @@ import { choice, flagName, group, integer, text, toggle } from '../flags.js'
 import { hubFlags } from '../hub-flags.js'
 import { untilInterrupted } from '../interrupt.js'
 import { printResult, table, warn } from '../output.js'
-
-const WEIGHT_TYPES = { float32: 'F32', bfloat16: 'BF16', float16: 'F16' } as const
+import { WEIGHT_TYPES } from '../weight-types.js'
 
 export const convertCommand = defineCommand({
   name: 'convert',

@@ -1,8 +1,9 @@
 import { defineCommand } from '../command.js'
 import { usageError } from '../failure.js'
-import { group, integer, text, toggle } from '../flags.js'
+import { choice, group, integer, text, toggle } from '../flags.js'
 import { untilInterrupted } from '../interrupt.js'
 import { printResult, table } from '../output.js'
+import { WEIGHT_TYPES } from '../weight-types.js'
 
 export const mergeCommand = defineCommand({
   name: 'merge',
@@ -24,6 +25,11 @@ export const mergeCommand = defineCommand({
     ...group('Result', {
       output: text('<dir>', 'Model folder to make (needed)'),
       overwrite: toggle('Replace the model that the folder holds'),
+      dtype: choice(
+        '<type>',
+        ['float32', 'bfloat16', 'float16'],
+        "What weights are written as (default: the base's type)",
+      ),
     }),
     ...group('Machine', { threads: integer('<n>', 'Threads', 'what the container allows') }),
   },
@@ -31,14 +37,17 @@ export const mergeCommand = defineCommand({
     'dp-moe merge runs/reviews --output reviews-model',
     'dp-moe merge adapters --base bert-base-uncased --output reviews-model',
   ],
-  async run({ json, debug: _, output, ...options }, [path]) {
+  async run({ json, debug: _, output, dtype, ...options }, [path]) {
     if (output === undefined) throw usageError('--output is needed. See dp-moe merge --help')
     const [{ merge }, { withDownloadBar }] = await Promise.all([
       import('../../train/index.js'),
       import('../hub-model.js'),
     ])
     const { base, merged } = await untilInterrupted(
-      (signal) => withDownloadBar((bar) => merge(path!, output, { ...options, ...bar, signal })),
+      (signal) =>
+        withDownloadBar((bar) =>
+          merge(path!, output, { ...options, ...(dtype && { dtype: WEIGHT_TYPES[dtype] }), ...bar, signal }),
+        ),
       'Stopping; nothing is written. Interrupt again to stop at once.',
     )
     await printResult(json, { output, base: base ?? null, merged }, () =>
