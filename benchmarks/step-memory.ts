@@ -39,14 +39,16 @@ interface Case {
 
 const cases: Readonly<Record<string, Case>> = {
   'bert 64 x 128': { model: 'bert', examples: 64, length: 128, maxTokens: 2048 },
-  'bert 1024 x 32': { model: 'bert', examples: 1024, length: 32, maxTokens: 2048 },
+  'bert 1024 x 8': { model: 'bert', examples: 1024, length: 8, maxTokens: 2048 },
   'decoder 64 x 32': { model: 'decoder', examples: 64, length: 32, maxTokens: 2048 },
-  'decoder 1024 x 8': { model: 'decoder', examples: 1024, length: 8, maxTokens: 2048 },
+  'decoder 1024 x 4': { model: 'decoder', examples: 1024, length: 4, maxTokens: 2048 },
   'decoder 8 x 512': { model: 'decoder', examples: 8, length: 512, maxTokens: 2048 },
   'decoder 2 x 2048': { model: 'decoder', examples: 2, length: 2048, maxTokens: 2048 },
   'switch 64 x 64': { model: 'switch', examples: 64, length: 64, maxTokens: 2048 },
-  'switch 1024 x 16': { model: 'switch', examples: 1024, length: 16, maxTokens: 2048 },
+  'switch 1024 x 8': { model: 'switch', examples: 1024, length: 8, maxTokens: 2048 },
 }
+
+const modes = ['plain', 'private', 'plain with checkpoints', 'private with checkpoints']
 
 /** A model with the loss of consecutive units of a batch. */
 interface Subject {
@@ -154,6 +156,7 @@ async function measure(name: string, mode: string): Promise<void> {
   const chosen = cases[name]!
   using device = Device.open('cpu', { threads: 2 })
   const { module, loss, make } = makers[chosen.model](device)
+  module.setActivationCheckpointing(mode.endsWith('checkpoints'))
   for (const parameter of module.trainableParameters()) parameter.gradient.fill(0)
   await device.synchronize()
   const state = device.memory().live
@@ -203,7 +206,7 @@ if (first === '--one') {
   const run = promisify(execFile)
   const names = first === undefined ? Object.keys(cases) : [first, ...rest]
   for (const name of names) {
-    for (const mode of ['plain', 'private']) {
+    for (const mode of modes) {
       const args = ['--import', 'tsx', fileURLToPath(import.meta.url), '--one', name, mode]
       const { stdout } = await run(process.execPath, args)
       process.stdout.write(stdout)

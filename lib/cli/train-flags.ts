@@ -97,7 +97,12 @@ export const trainFlags = {
   ...machineFlags,
   ...group('Machine', {
     memoryBudget: number('<bytes>', 'What activations may take', '1 GiB'),
-    maxTokensPerMicrobatch: integer('<rows>', 'Rows that are computed at once', 'from --memory-budget'),
+    maxTokensPerMicrobatch: integer(
+      '<rows>',
+      'Rows that are computed at once: bounds memory whatever the batch',
+      'from --memory-budget',
+    ),
+    activationCheckpointing: toggle('Keep only the inputs of layers and compute them again: less memory, more time'),
   }),
 }
 

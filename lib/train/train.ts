@@ -11,6 +11,7 @@ import { version } from '../version.js'
 import { loadClassification } from './classification-task.js'
 import { withDataset } from './hub-data.js'
 import { loadLanguageTask } from './language-task.js'
+import { longUnitsWarning } from './long-units.js'
 import { makeOptimizer } from './make-optimizer.js'
 import { rowsWithinBudget } from './memory.js'
 import { openDevice } from './open-device.js'
@@ -60,11 +61,13 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   for (const text of describeRecipe(recipe, units, plan)) say('info')(text)
   for (const text of describeUsers(loaded, options)) say('info')(text)
   for (const text of plan?.warnings ?? []) say('warning')(text)
+  for (const text of longUnitsWarning(options, recipe, maxExamplesPerUser(options))) say('warning')(text)
   const encoded = await loaded.encode(recipe, pretrained, options.signal)
   for (const text of encoded.warnings) say('warning')(text)
   const device = openDevice(options)
   try {
     const learner = await encoded.open(device, recipe)
+    learner.model.setActivationCheckpointing(options.activationCheckpointing)
     const parts = { options, recipe, pretrained, loaded, encoded, device, learner, started }
     return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
   } finally {

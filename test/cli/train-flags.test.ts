@@ -38,7 +38,7 @@ const ELSEWHERE = [
   'datasetRevision',
 
   ...['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs'],
-  ...['prompt', 'completion', 'source', 'target'],
+  ...['prompt', 'completion', 'source', 'target', 'activationCheckpointing'],
 ]
 
 const settings = {
@@ -124,6 +124,20 @@ t.test('every flag of train reaches the run, from the command line and from a fi
   t.equal(fromFile.code, 0, fromFile.stderr)
   t.match(oneObject(fromFile.stdout), { ...result, output: again, seconds: Number })
   t.ok(weights(again).equals(weights(output)), 'the same key and settings, the same weights')
+})
+
+t.test('--activation-checkpointing, and an example longer than a micro-batch', async (t) => {
+  const data = writeMails(folder, 'some-mails.jsonl', 200)
+  const shape =
+    'modelType=switch-classifier,hiddenSize=8,numLayers=2,numAttentionHeads=2,intermediateSize=8,numExperts=2,maxPositions=32,vocabularySize=256'
+  const flags = ['train', '--train', data, '--noise-multiplier', '1', '--steps', '3', '--seed', '4', '--model', shape]
+  const args = [...flags, '--max-length', '20', '--max-tokens-per-microbatch', '16', '--json', '--output']
+  const [kept, again] = [file('kept'), file('computed-again')]
+  const without = await cli.run([...args, kept])
+  t.equal(without.code, 0, without.stderr)
+  t.match(without.stderr, /an example may have 20 tokens, is never cut and is computed alone .* more than 16/)
+  t.equal((await cli.run([...args, again, '--activation-checkpointing'])).code, 0)
+  t.ok(weights(again).equals(weights(kept)), 'the same model, bit for bit')
 })
 
 t.test('a run with a key file, interrupted and resumed, ends as the unbroken one', async (t) => {
