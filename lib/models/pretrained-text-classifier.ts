@@ -1,6 +1,6 @@
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import type { BertMixtureTraining } from './bert-config.js'
+import type { BertMixtureTraining, BertPooling } from './bert-config.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
 import { modelFromPretrained } from './model-from-pretrained.js'
 import type { TextClassifier } from './text-classifier.js'
@@ -16,6 +16,8 @@ export interface PretrainedOptions extends BertMixtureTraining {
   readonly seed?: number | string
   /** Default 0. */
   readonly dropout?: number
+  /** Of a BERT; default that of config.json, 'cls' where it names none. */
+  readonly pooling?: BertPooling
 }
 
 /** Full names of the parameters above the encoder: what a new task trains under every choice. */
@@ -28,8 +30,9 @@ export async function openPretrainedClassifier(
   kind: string,
   options: PretrainedOptions = {},
 ): Promise<PretrainedTextClassifier> {
-  if (kind === 'switch_transformers' && (options.trainRouter === false || options.releaseLoad)) {
-    throw new DpMoeError('INVALID_ARGUMENT', `model: trainRouter and releaseLoad are not offered for ${kind}`)
+  const { trainRouter, releaseLoad, pooling } = options
+  if (kind === 'switch_transformers' && (trainRouter === false || releaseLoad || pooling)) {
+    throw new DpMoeError('INVALID_ARGUMENT', `model: trainRouter, releaseLoad and pooling are not offered for ${kind}`)
   }
   return modelFromPretrained(device, folder, 'classification', options)
 }

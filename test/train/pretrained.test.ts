@@ -79,6 +79,9 @@ t.test('trains a pretrained encoder, and writes one', async (t) => {
   )
   const config = JSON.parse(readFileSync(join(plain.output, 'release/config.json'), 'utf8'))
   t.match(config, { model_type: 'bert', id2label: { 0: 'bad', 1: 'good' } })
+  const mean = options({ model: { pretrained: folder, pooling: 'mean' } })
+  await train(mean)
+  t.match(JSON.parse(readFileSync(join(mean.output, 'release/config.json'), 'utf8')), { classifier_pooling: 'mean' })
 })
 
 t.test('privately, from what is stated', async (t) => {
