@@ -105,8 +105,9 @@ t.test('a Parquet file on disk', async (t) => {
 })
 
 t.test('what is refused: one line, and nothing is left', async (t) => {
+  Object.assign(process.env, env)
   const train = (...flags: string[]) =>
-    cli.run(['train', '--noise-multiplier', '1', '--output', file('none'), ...flags], { env })
+    cli.fail(t, ['train', '--noise-multiplier', '1', '--output', file('none'), ...flags])
   for (const [flags, code, says] of [
     [['--dataset', 'glue'], 1, /nyu-mll\/glue has several parts.* cola, sst2/],
     [['--dataset', 'glue/sst2'], 1, /no column 'text'; the columns are 'sentence', 'label'/],
