@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
  *
  *     npm run bench [NAME...]
  *
- * Names: steps, gemm, event-loop, memory, noise; all by default. Each program runs alone, so that its peak memory is its
+ * Names: steps, gemm, event-loop, memory, step-memory, noise; all by default. Each program runs alone, so that its peak memory is its
  * own. `steps` times PyTorch and Opacus too where a Python with both is found (DP_MOE_PYTHON, else python3); `gemm` needs
  * cmake, a compiler and OpenBLAS. What is missing is said and left out.
  */
@@ -93,6 +93,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Row[]>>> = {
   gemm,
   'event-loop': () => script('event-loop', '2', '15'),
   memory: () => script('memory'),
+  'step-memory': () => script('step-memory'),
   noise: () => script('noise'),
 }
 

@@ -1,5 +1,6 @@
 export { type Activation, activate, gatedActivate } from './activation.js'
 export { type AttentionOptions, attention, type RelativeBias } from './attention.js'
+export { type CheckpointBody, checkpoint } from './checkpoint.js'
 export { add, clamp, dropout, jitter, multiply, type StepRandom, scale } from './elementwise.js'
 export { embedding, meanPerUnit, poolPerUnit, withLayout } from './embedding.js'
 export { type Layout, RoutedLayout, type Segments, UnitLayout } from './layout.js'
@@ -20,4 +21,5 @@ export {
   type PerUnitSite,
   SumSink,
 } from './sinks.js'
-export { Tape } from './tape.js'
+export { Tape, type TapeOptions } from './tape.js'
+export { type ScoreTerm, vocabularyLoss } from './vocabulary-loss.js'

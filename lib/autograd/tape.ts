@@ -142,7 +142,7 @@ export class Tape {
   /** Keeps tensors when backward frees what it no longer needs. */
   retain(tensors: readonly Tensor[]): void {
     for (const tensor of tensors) this.#retained.add(tensor)
-    this.#left.push(...tensors)
+    if (this.#releases) this.#left.push(...tensors)
   }
 
   /** What `retain` was told of. */
@@ -219,7 +219,7 @@ export class Tape {
   #setGradient(tensor: Tensor, gradient: Tensor): void {
     this.#gradients.set(tensor, gradient)
     this.#holders.set(gradient, (this.#holders.get(gradient) ?? 0) + 1)
-    this.#left.push(gradient)
+    if (this.#releases) this.#left.push(gradient)
   }
 
   #letGo(gradient: Tensor): void {

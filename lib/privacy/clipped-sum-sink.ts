@@ -164,6 +164,7 @@ export class ClippedSumSink implements GradientSink {
       const head = this.#heads.get(parameter)
       if (!head) tiedNorm(this.device, sites, norm)
       head?.({
+        clips: true,
         add: (site) => {
           const ofUnits = unitsOf(site, norm)
           if (site.parameter === parameter) tiedNorm(this.device, [...sites, site], ofUnits)

@@ -1,9 +1,11 @@
+import { converted } from '../autograd/cast.js'
 import {
   addWeightedGradient,
   type EmbeddingSite,
   type GradientSite,
   identityOffsets,
   type LinearSite,
+  type PerUnitSite,
 } from '../autograd/sinks.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
@@ -122,14 +124,19 @@ function mostTiles({ dy, x, segments: { lengths, fanOut, segments, units } }: Li
 export function tiedNorm(device: Device, sites: readonly GradientSite[], normSquared: Tensor): void {
   if (sites.length < 2) return
   const table = sites.find((site): site is EmbeddingSite => site.kind === 'embedding')
-  const head = sites.find((site): site is LinearSite => site.kind === 'linear')
-  if (sites.length !== 2 || !table || !head || head.xRows) {
+  const head = sites.find((site) => site.kind === 'linear' || site.kind === 'perUnit')
+  if (sites.length !== 2 || !table || !head || ('xRows' in head && head.xRows)) {
     throw new DpMoeError(
       'INVALID_ARGUMENT',
       `${sites[0]!.parameter.name}: expected uses of one kind, or one embedding table with one output head, got ` +
         sites.map((site) => site.kind).join(' and '),
     )
   }
+  if (head.kind === 'linear') crossTerm(device, table, head, normSquared)
+  else writtenCrossTerm(device, table, head, normSquared)
+}
+
+function crossTerm(device: Device, table: EmbeddingSite, head: LinearSite, normSquared: Tensor): void {
   const { firstUnit, segments } = head
   const { offsets } = table.segments
   device.run('tiedEmbeddingNorms', {
@@ -144,4 +151,42 @@ export function tiedNorm(device: Device, sites: readonly GradientSite[], normSqu
     vocabulary: head.dy.shape[1]!,
     units: segments.units,
   })
+}
+
+/** Columns of a written gradient that are taken at once. */
+const columnsAtOnce = 64
+
+/**
+ * The same for one unit whose head gradient T [vocabulary, d] is written out: of the numbers in it, which rounding made. T' is
+ * taken for output gradients of d rows, with the rows of the unit matrix beside it.
+ */
+function writtenCrossTerm(device: Device, table: EmbeddingSite, head: PerUnitSite, normSquared: Tensor): void {
+  const { parameter, firstUnit } = head
+  const [vocabulary, d] = parameter.shape as [number, number]
+  for (let column = 0; column < d; column += columnsAtOnce) {
+    device.scope(() => {
+      const rows = Math.min(columnsAtOnce, d - column)
+      const unitRows = new Float32Array(rows * d)
+      for (let row = 0; row < rows; row++) unitRows[row * d + column + row] = 1
+      const x = device.tensor(unitRows, [rows, d])
+      const dy = device.empty([rows, vocabulary])
+      device.run('matrixMultiply', {
+        x,
+        weight: head.gradient,
+        y: dy,
+        rows,
+        k: d,
+        n: vocabulary,
+        groups: 1,
+        groupStride: 1,
+        transposed: true,
+        accumulate: false,
+        activation: 0,
+      })
+      const offsets = device.tensor(Int32Array.of(0, rows), [2], 'int32')
+      const segments = { offsets, segments: 1, units: 1, lengths: Int32Array.of(rows), fanOut: 1 }
+      const float32 = { ...table, dy: converted(device, table.dy, 'float32') }
+      crossTerm(device, float32, { kind: 'linear', parameter, dy, x, segments, firstUnit: firstUnit! }, normSquared)
+    })
+  }
 }
