@@ -8,7 +8,8 @@ namespace dp_moe::DP_MOE_ISA {
 
 namespace {
 
-constexpr int group = 4;  // vectors of doubles at a time: on AVX2 one cache line of floats
+constexpr int vectors = W == 16 ? 8 : 4;  // of doubles, as many as registers hold twice
+constexpr int group = 4;                  // vectors of doubles at a time: on AVX2 one cache line of floats
 
 DP_MOE_INLINE vd loadDoublesPartial(const float* p, int64_t n) { return lowerDoubles(loadPartial(p, n)); }
 
@@ -61,42 +62,49 @@ double chainNorm(const float* dy, const int32_t* next, int32_t row, int64_t d) {
   return sumNorm(dy, d, row, [next](int64_t at) { return static_cast<int64_t>(next[at]); });
 }
 
+/// gradient [columns of the block] += the sums, rounded once; the first `columns` of it, or all where it is `full`.
+template <bool full, class RowAt>
+DP_MOE_INLINE void addRowSumsOfBlock(float* gradient, const float* dy, const RowSum* sums, int64_t count,
+                                     int64_t columns, int64_t stride, RowAt rowAt) {
+  const auto read = [&](const float* row, int i) {
+    if (full) return loadDoubles(row + i * WD);
+    const int64_t left = columns - i * WD;
+    return left > 0 ? loadDoublesPartial(row + i * WD, left < WD ? left : WD) : vd{};
+  };
+  vd total[vectors] = {};
+  for (const RowSum* sum = sums; sum < sums + count; ++sum) {
+    const float* source = dy + rowAt(sum->first) * stride;
+    vd own[vectors];
+    for (int i = 0; i < vectors; ++i) own[i] = read(source, i);
+    for (int64_t row = sum->first + 1; row < sum->end; ++row) {
+      source = dy + rowAt(row) * stride;
+      for (int i = 0; i < vectors; ++i) own[i] += read(source, i);
+    }
+    const vd factor = broadcast(static_cast<double>(sum->factor));
+    for (int i = 0; i < vectors; ++i) total[i] = fma(factor, own[i], total[i]);
+  }
+  for (int i = 0; i < vectors; i += 2) {
+    float* at = gradient + i * WD;
+    const int64_t left = columns - i * WD;
+    if (full || left >= W) {
+      store(at, toFloat(loadDoubles(at) + total[i], loadDoubles(at + WD) + total[i + 1]));
+    } else if (left > 0) {
+      const vf before = loadPartial(at, left);
+      storePartial(at, toFloat(lowerDoubles(before) + total[i], upperDoubles(before) + total[i + 1]), left);
+    }
+  }
+}
+
 template <class RowAt>
 DP_MOE_INLINE void addRowSumsAt(float* gradient, const float* dy, const RowSum* sums, int64_t count, int64_t columns,
                                 int64_t stride, RowAt rowAt) {
-  for (int64_t column = 0; column < columns; column += group * WD) {
-    const int64_t left = columns - column;
-    int64_t valid[group];
-    for (int i = 0; i < group; ++i) {
-      const int64_t here = left - i * WD;
-      valid[i] = here < 0 ? 0 : here < WD ? here : WD;
-    }
-    vd total[group] = {};
-    for (const RowSum* sum = sums; sum < sums + count; ++sum) {
-      vd own[group] = {};
-      if (left >= group * WD) {
-        for (int64_t row = sum->first; row < sum->end; ++row) {
-          const float* source = dy + rowAt(row) * stride + column;
-          for (int i = 0; i < group; ++i) own[i] += loadDoubles(source + i * WD);
-        }
-      } else {
-        for (int64_t row = sum->first; row < sum->end; ++row) {
-          const float* source = dy + rowAt(row) * stride + column;
-          for (int i = 0; i < group; ++i) {
-            if (valid[i] > 0) own[i] += loadDoublesPartial(source + i * WD, valid[i]);
-          }
-        }
-      }
-      const vd factor = broadcast(static_cast<double>(sum->factor));
-      for (int i = 0; i < group; ++i) total[i] = fma(factor, own[i], total[i]);
-    }
-    for (int i = 0; i < group; i += 2) {
-      const int64_t here = valid[i] + valid[i + 1];
-      if (here == 0) continue;
-      float* at = gradient + column + i * WD;
-      const vf before = loadPartial(at, here);
-      storePartial(at, toFloat(lowerDoubles(before) + total[i], upperDoubles(before) + total[i + 1]), here);
-    }
+  constexpr int64_t block = vectors * WD;
+  int64_t column = 0;
+  for (; column + block <= columns; column += block) {
+    addRowSumsOfBlock<true>(gradient + column, dy + column, sums, count, block, stride, rowAt);
+  }
+  if (column < columns) {
+    addRowSumsOfBlock<false>(gradient + column, dy + column, sums, count, columns - column, stride, rowAt);
   }
 }
 
