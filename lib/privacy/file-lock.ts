@@ -42,21 +42,19 @@ export async function lockFile(path: string): Promise<FileLock> {
   if (process.platform !== 'win32' && !process.listeners('SIGXFSZ').includes(ignoreFileSizeSignal)) {
     process.on('SIGXFSZ', ignoreFileSizeSignal)
   }
-  return withFileErrors('write', path, () => guarded(path, () => takeLock(path)))
-}
-
-/** Makes a change of the lock and of its owner's name one step among processes that all wait here. */
-async function guarded<T>(path: string, change: () => Promise<T>): Promise<T> {
-  const releaseGuard = await acquire(path, undefined, `${path}.guard`, {
-    realpath: false,
-    stale: 2000,
-    retries: { retries: 60, factor: 1, minTimeout: 50, maxTimeout: 50 },
+  return withFileErrors('write', path, async () => {
+    // The guard makes "the owner is dead, write my name, take its lock" one step among processes that all wait here.
+    const releaseGuard = await acquire(path, undefined, `${path}.guard`, {
+      realpath: false,
+      stale: 2000,
+      retries: { retries: 60, factor: 1, minTimeout: 50, maxTimeout: 50 },
+    })
+    try {
+      return await takeLock(path)
+    } finally {
+      await releaseGuard()
+    }
   })
-  try {
-    return await change()
-  } finally {
-    await releaseGuard()
-  }
 }
 
 async function takeLock(path: string): Promise<FileLock> {
@@ -80,12 +78,13 @@ async function takeLock(path: string): Promise<FileLock> {
     get lost() {
       return lost
     },
-    release: () =>
-      guarded(path, async () => {
-        if (lost !== undefined) return
-        await release()
-        await rm(ownerPath, { force: true })
-      }),
+    async release() {
+      if (lost !== undefined) return
+      await release()
+      // Not under the guard, which takes a place on a disk that may be full; another process may have the lock by now.
+      const now = await readOwner(ownerPath)
+      if (now?.pid === process.pid && now.started === startOf(process.pid)) await rm(ownerPath, { force: true })
+    },
   }
 }
 
