@@ -25,7 +25,8 @@ export abstract class Module {
 
   /**
    * Turns activation checkpointing on or off in this module and all inside: less memory, the same gradients bit for bit.
-   * A plain step then takes about a third longer, a private one, which computes layers twice more, about 1.7 times as long.
+   * A plain step then takes about a third longer; a private one, which computes layers and their backward pass once more for
+   * the clipped sum, nearly twice as long.
    */
   setActivationCheckpointing(on = true): this {
     for (const module of this.modules()) module.#activationCheckpointing = on

@@ -2,7 +2,7 @@ import type { NeighboringRelation } from '../accounting/index.js'
 import type { DeviceName, Precision } from '../engine/device.js'
 import type { HubProgress } from '../hub/index.js'
 import type { PretrainedTask } from '../models/model-from-pretrained.js'
-import type { TrainableChoice } from '../nn/trainable.js'
+import type { AdapterTarget, TrainableChoice } from '../nn/trainable.js'
 import type { ClippingMode } from '../privacy/clipping.js'
 import type { ColumnOptions } from './columns.js'
 
@@ -83,6 +83,8 @@ export interface TrainOptions extends ColumnOptions {
   loraRank?: number
   /** With trainable 'lora': the adapters' product is scaled by alpha / rank. Default 16. */
   loraAlpha?: number
+  /** With trainable 'lora': what gets adapters. Default attention and experts, which are the feed-forward parts, dense ones too. */
+  loraTargets?: readonly AdapterTarget[]
   /**
    * With trainable 'lora' on a pretrained model: what is released. 'merged': a model with plain weights; 'adapters': the adapters
    * and the head alone, in the layout of PEFT, to be merged or loaded beside the model that they belong to. Default 'merged'.
@@ -108,7 +110,7 @@ export interface TrainOptions extends ColumnOptions {
   maxTokensPerMicrobatch?: number
   /**
    * Keep only the inputs of each layer and compute the layer once more for its gradients (gradient checkpointing): less
-   * memory, the same model bit for bit, and a private step takes about 1.7 times as long. Default false.
+   * memory, the same model bit for bit, and a private step takes nearly twice as long. Default false.
    */
   activationCheckpointing?: boolean
   /** Bytes that activations may take. Default 1 GiB. */
@@ -164,6 +166,7 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   trainable: true,
   loraRank: true,
   loraAlpha: true,
+  loraTargets: true,
   release: true,
   learningRate: true,
   seed: true,
