@@ -18,7 +18,7 @@ export function checkpoint(
   body: CheckpointBody,
 ): readonly (Tensor | undefined)[] {
   const { device, sink } = tape
-  if (!sink) return body(tape, true)
+  if (!sink) return device.scope(() => body(tape, true))
   const watched = inputs.filter((input) => tape.tracks(input))
   const first = tape.part({ records: false })
   for (const input of watched) first.watch(input)

@@ -108,7 +108,7 @@ export class BertEncoder extends Module {
     const losses: (Tensor | undefined)[] = []
     for (const layer of this.layers) {
       const read = x
-      const { y, loss } = runLayer(context, this.activationCheckpointing, [x], (part) => layer.forward(read, part))
+      const { y, loss } = runLayer(context, layer, [x], (part) => layer.forward(read, part))
       x = y
       losses.push(loss)
     }

@@ -177,11 +177,12 @@ export class Decoder extends HuggingFaceModel {
   ): { y: Tensor; routerLoss: Tensor | undefined } {
     const losses: (Tensor | undefined)[] = []
     const rows = { positions, inverseFrequency: this.#inverseFrequency(context), cache }
-    const checkpoints = this.activationCheckpointing && !cache
     let x = this.embedding.forward(ids, context)
     for (const layer of this.layers) {
       const read = x
-      const { y, loss } = runLayer(context, checkpoints, [x], (part) => layer.forward(read, rows, part))
+      const run = (part: ForwardContext) => layer.forward(read, rows, part)
+      // A cache keeps what layers made.
+      const { y, loss } = cache ? run(context) : runLayer(context, layer, [x], run)
       x = y
       losses.push(loss)
     }

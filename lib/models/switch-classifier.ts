@@ -80,7 +80,7 @@ export class SwitchClassifier extends Module {
     let x = add(tape, this.embedding.forward(batch.ids, context), this.position.forward(batch.positions, context))
     for (const layer of this.layers) {
       const read = x
-      const { y, loss } = runLayer(context, this.activationCheckpointing, [x], (part) => layer.forward(read, part))
+      const { y, loss } = runLayer(context, layer, [x], (part) => layer.forward(read, part))
       x = y
       losses.push(loss)
     }

@@ -162,14 +162,14 @@ export class SwitchStack extends Module {
   ): { y: Tensor; losses: readonly (Tensor | undefined)[] } {
     const bias = { table: this.relativeBias.weight, buckets: this.#buckets }
     const causal = this.#role === 'decoder'
-    const checkpoints = this.activationCheckpointing && !cache
     const losses: (Tensor | undefined)[] = []
     let y = this.#dropouts[0].forward(x, context)
     for (const [layer, block] of this.layers.entries()) {
       const attended = { causal, bias, cache: cache && { store: cache, layer } }
       const read = y
-      const inputs = encoded ? [y, encoded] : [y]
-      const result = runLayer(context, checkpoints, inputs, (part) => block.forward(read, attended, encoded, part))
+      const run = (part: ForwardContext) => block.forward(read, attended, encoded, part)
+      // A cache keeps what layers made.
+      const result = cache ? run(context) : runLayer(context, block, encoded ? [y, encoded] : [y], run)
       y = result.y
       losses.push(result.loss)
     }

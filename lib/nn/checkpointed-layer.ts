@@ -1,6 +1,6 @@
 import { checkpoint } from '../autograd/checkpoint.js'
 import type { Tensor } from '../engine/tensor.js'
-import type { ForwardContext } from './module.js'
+import type { ForwardContext, Module } from './module.js'
 
 /** What a layer gives: its rows, and its routers' loss per unit where it has one. */
 export interface LayerOutput {
@@ -9,19 +9,22 @@ export interface LayerOutput {
 }
 
 /**
- * Runs a layer; where `checkpoints` is set, only `inputs` (the tensors it reads that others made) are kept for backward,
- * which computes the layer once more.
+ * Runs a layer whose `inputs` are the tensors it reads that others made. Where it checkpoints
+ * (`Module.setActivationCheckpointing`), these alone are kept for backward, which computes it once more; where nothing of it
+ * trains or needs a gradient, what it made is freed at once.
  */
 export function runLayer(
   context: ForwardContext,
-  checkpoints: boolean,
+  layer: Module,
   inputs: readonly Tensor[],
-  layer: (context: ForwardContext) => LayerOutput,
+  run: (context: ForwardContext) => LayerOutput,
 ): LayerOutput {
-  if (!checkpoints) return layer(context)
-  const [y, loss] = checkpoint(context.tape, inputs, (tape, isFirst) => {
+  const { tape } = context
+  const isRecorded = inputs.some((input) => tape.tracks(input)) || layer.parameters().some((p) => tape.trains(p))
+  if (isRecorded && !layer.activationCheckpointing) return run(context)
+  const [y, loss] = checkpoint(tape, inputs, (part, isFirst) => {
     // What is counted is counted once.
-    const output = layer({ ...context, tape, telemetry: isFirst ? context.telemetry : undefined })
+    const output = run({ ...context, tape: part, telemetry: isFirst ? context.telemetry : undefined })
     return [output.y, output.loss]
   })
   return { y: y!, loss }

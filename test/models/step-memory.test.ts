@@ -1,5 +1,6 @@
 import t from 'tap'
 import { poolPerUnit } from '../../lib/autograd/embedding.js'
+import { Tape } from '../../lib/autograd/tape.js'
 import { vocabularyLoss } from '../../lib/autograd/vocabulary-loss.js'
 import { packBatch, splitIntoMicroBatches } from '../../lib/data/packing.js'
 import { Device } from '../../lib/engine/device.js'
@@ -27,6 +28,8 @@ interface StepKind {
   readonly isPrivate: boolean
   readonly checkpoints?: boolean
   readonly maxRows?: number
+  /** Full names of what trains; default all. */
+  readonly trained?: RegExp
 }
 
 async function step<B extends UnitBatch>(
@@ -69,11 +72,12 @@ class Head extends Module {
 async function peak(
   name: Architecture,
   units: readonly TokenUnit[],
-  { isPrivate, checkpoints = false, maxRows = 1024 }: StepKind,
+  { isPrivate, checkpoints = false, maxRows = 1024, trained }: StepKind,
 ): Promise<number> {
   using device = Device.open('cpu', { threads: 1 })
   const { module, loss, batch } = architecture(device, name)
   module.setActivationCheckpointing(checkpoints)
+  for (const [name, parameter] of module.namedParameters()) if (trained && !trained.test(name)) parameter.freeze()
   for (const parameter of module.trainableParameters()) parameter.gradient.fill(0)
   await device.synchronize()
   const { live } = device.memory()
@@ -125,6 +129,20 @@ for (const name of architectures) {
     }
   })
 }
+
+t.test('what layers that are frozen made is freed at once, and so it is in evaluation', async (t) => {
+  const units = tokenUnits(lengths(16, 64))
+  const whole = await peak('bert', units, { isPrivate: true })
+  const head = await peak('bert', units, { isPrivate: true, trained: /^(head|pooler)\./ })
+  t.ok(head < 0.4 * whole, `${head / whole} of training all`)
+  using device = Device.open('cpu', { threads: 1 })
+  const { loss, batch } = architecture(device, 'bert')
+  await device.synchronize()
+  const { live } = device.memory()
+  await device.scope(() => loss(batch(units), { tape: new Tape(device), training: false }).data())
+  const evaluation = device.memory().peak - live
+  t.ok(evaluation < 0.4 * whole, `evaluation: ${evaluation / whole}`)
+})
 
 t.test('scores over a vocabulary are never held whole', async (t) => {
   const [vocabularySize, hiddenSize, rows] = [2 ** 17, 4, 640]
