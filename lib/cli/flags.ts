@@ -76,6 +76,14 @@ export const choice = <const Name extends string>(
   fallback?: Name,
 ): Flag<Name> => ({ kind: 'choice', placeholder, choices, help: `${help}: ${choices.join(', ')}`, fallback })
 
+/** Several of `choices`, separated by commas; a list in a configuration file. */
+export const choices = <const Name extends string>(
+  placeholder: string,
+  choices: readonly Name[],
+  help: string,
+  fallback?: string,
+): Flag<Name[]> => ({ kind: 'list', placeholder, choices, help: `${help}: ${choices.join(', ')}`, fallback })
+
 /** Puts flags under a heading of the help. */
 export function group<F extends Flags>(heading: string, flags: F): F {
   return Object.fromEntries(Object.entries(flags).map(([name, flag]) => [name, { ...flag, group: heading }])) as F

@@ -29,7 +29,9 @@ function valueSchema(flag: Flag<unknown>): z.ZodType {
       return z.preprocess(
         (value) =>
           typeof value === 'string' ? value.split(',') : Array.isArray(value) ? value.map(scalarAsText) : value,
-        z.array(z.string('expected names, such as a,b'), 'expected names, such as a,b'),
+        flag.choices
+          ? z.array(z.enum(flag.choices as [string, ...string[]], `expected some of ${flag.choices.join(', ')}`))
+          : z.array(z.string('expected names, such as a,b'), 'expected names, such as a,b'),
       )
     case 'settings':
       return z.preprocess(

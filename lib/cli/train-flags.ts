@@ -3,6 +3,7 @@ import { columnFlags } from './column-flags.js'
 import { usageError } from './failure.js'
 import {
   choice,
+  choices,
   flagName,
   group,
   integer,
@@ -87,6 +88,12 @@ export const trainFlags = {
     trainable: choice('<choice>', ['all', 'head', 'bias', 'lora'], 'Which parameters train', 'all'),
     loraRank: integer('<r>', 'Rank of the adapters of --trainable lora', '8'),
     loraAlpha: number('<alpha>', 'Scale of the adapters times their rank', '16'),
+    loraTargets: choices(
+      '<a,b>',
+      ['attention', 'experts', 'router'],
+      'What gets adapters (experts: the feed-forward parts, dense ones too)',
+      'attention,experts',
+    ),
     release: choice(
       '<form>',
       ['merged', 'adapters'],

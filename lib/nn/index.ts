@@ -10,4 +10,12 @@ export { addLosses, MixtureOfExperts, type MixtureOfExpertsConfig, type MixtureO
 export { type ForwardContext, Module } from './module.js'
 export { LayerNorm, RmsNorm } from './norms.js'
 export { Telemetry } from './telemetry.js'
-export { adaptersOf, mergeAdapters, setTrainable, type TrainableChoice, type TrainableOptions } from './trainable.js'
+export {
+  type AdapterTarget,
+  adaptersOf,
+  defaultAdapterTargets,
+  mergeAdapters,
+  setTrainable,
+  type TrainableChoice,
+  type TrainableOptions,
+} from './trainable.js'

@@ -16,14 +16,21 @@ import type { Module } from './module.js'
  */
 export type TrainableChoice = 'all' | 'head' | 'bias' | 'lora'
 
+/**
+ * Where adapters go: the projections of attention, the feed-forward parts (mixtures of experts and dense ones), the routers
+ * of mixtures.
+ */
+export type AdapterTarget = 'attention' | 'experts' | 'router'
+
+/** Routers stay as they are unless they are asked for: under noise they drift more than they learn. */
+export const defaultAdapterTargets: readonly AdapterTarget[] = ['attention', 'experts']
+
 export interface TrainableOptions extends LowRankConfig {
   /** Full names of the parameters of the head, which trains under every choice. Default: none. */
   readonly head?: RegExp
-  /** Full names of the linear layers and mixtures that get adapters. Default: all but routers and the head. */
-  readonly targets?: RegExp
+  /** What gets adapters; the head never does. Default `defaultAdapterTargets`. */
+  readonly targets?: readonly AdapterTarget[]
 }
-
-const ROUTER = /(^|\.)(router|gate)$/
 
 /**
  * Sets which parameters of a model train; clipping and noise see only those. Parameters that the model itself froze for
@@ -37,6 +44,7 @@ const ROUTER = /(^|\.)(router|gate)$/
  * | head | the head | none |
  * | bias | biases, the head | none |
  * | lora | adapters, the head | on `targets` |
+ * | lora, no target or a target that the model lacks | INVALID_ARGUMENT | |
  * | any choice that leaves nothing | INVALID_ARGUMENT | |
  *
  * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError for a rank above a matrix's smaller side
@@ -45,7 +53,7 @@ export function setTrainable(
   module: Module,
   choice: TrainableChoice,
   init: Initializer,
-  { head, targets, ...adapter }: TrainableOptions = {},
+  { head, targets = defaultAdapterTargets, ...adapter }: TrainableOptions = {},
 ): void {
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
@@ -54,11 +62,12 @@ export function setTrainable(
     }
   }
   if (choice === 'lora') {
-    for (const [name, layer] of module.namedModules()) {
-      if (!(layer instanceof Linear || layer instanceof MixtureOfExperts)) continue
-      const wanted = targets ? targets.test(name) : !ROUTER.test(name) && !head?.test(`${name}.weight`)
-      if (wanted) layer.adapt(init, adapter)
+    const layers = [...adaptable(module)].filter(([, target]) => targets.includes(target))
+    const lacking: string | undefined = targets.find((wanted) => !layers.some(([, target]) => target === wanted))
+    if (targets.length === 0 || (lacking && targets !== defaultAdapterTargets)) {
+      throw new DpMoeError('INVALID_ARGUMENT', `There is no ${lacking ?? 'layer'} for adapters to go to`)
     }
+    for (const [layer] of layers) layer.adapt(init, adapter)
     for (const [name, parameter] of module.namedParameters()) if (parameter.name === '') parameter.name = name
   }
   if (module.trainableParameters().length > 0) return
@@ -66,6 +75,17 @@ export function setTrainable(
     'INVALID_ARGUMENT',
     `Expected something to train under '${choice}', and every parameter is frozen`,
   )
+}
+
+/** The layers that can have adapters, and what they are. */
+function* adaptable(module: Module): Generator<[Linear | MixtureOfExperts, AdapterTarget]> {
+  for (const [name, layer] of module.namedModules()) {
+    if (layer instanceof MixtureOfExperts) yield [layer, 'experts']
+    if (!(layer instanceof Linear)) continue
+    if (/(^|\.)router$/.test(name)) yield [layer, 'router']
+    else if (/attention\./i.test(name)) yield [layer, 'attention']
+    else if (/(^|\.)feedForward\./.test(name)) yield [layer, 'experts']
+  }
 }
 
 /** Writes every adapter into its weight: the model has plain weights again and computes the same. */

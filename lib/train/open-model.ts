@@ -94,12 +94,9 @@ export async function openPretrainedLanguageModel(
   }
   // The head is a table as large as the vocabulary, pretrained like the rest: it trains where it is asked for, or all is.
   const head = options.trainable === 'head' ? { head: pretrainedHead } : {}
-  chooseTrainable(device, model, options, { ...head, targets: adaptedLayers })
+  chooseTrainable(device, model, options, head)
   return model
 }
-
-/** The linear layers and mixtures of a language model that get adapters: all but routers and the head. */
-const adaptedLayers = /^(?!head$|(.*\.)?router$)/
 
 interface LanguageModelParts {
   readonly task: 'causal-lm' | 'seq2seq'
@@ -110,12 +107,13 @@ interface LanguageModelParts {
 function chooseTrainable(
   device: Device,
   model: Module,
-  { trainable = 'all', loraRank, loraAlpha }: TrainOptions,
-  parts: Pick<TrainableOptions, 'head' | 'targets'>,
+  { trainable = 'all', loraRank, loraAlpha, loraTargets }: TrainOptions,
+  parts: Pick<TrainableOptions, 'head'>,
 ): void {
   setTrainable(model, trainable, new Initializer(device, 'adapters'), {
     ...parts,
     ...(loraRank !== undefined && { rank: loraRank }),
+    ...(loraTargets !== undefined && { targets: loraTargets }),
     ...(loraAlpha !== undefined && { alpha: loraAlpha }),
   })
 }

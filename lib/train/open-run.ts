@@ -159,7 +159,12 @@ function configuration({ options, recipe, pretrained, plan, data }: OpenRunParts
     maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
     memoryBudget: options.memoryBudget ?? null,
     pretrained: pretrained && { weights: pretrained.fingerprint, ...pretrained.settings },
-    trainable: [options.trainable ?? 'all', options.loraRank ?? null, options.loraAlpha ?? null],
+    trainable: [
+      options.trainable ?? 'all',
+      options.loraRank ?? null,
+      options.loraAlpha ?? null,
+      options.loraTargets ?? null,
+    ],
     device: options.device ?? 'cpu',
     precision: options.precision ?? 'float32',
     ...(plan === undefined && { data: data.fingerprint() }),

@@ -67,6 +67,7 @@ const settings = {
   release: 'merged',
   loraRank: 2,
   loraAlpha: 4,
+  loraTargets: 'attention,router',
   device: 'cpu',
   precision: 'float32',
   threads: 1,

@@ -7,7 +7,7 @@ import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
 import { LowRankAdapter } from '../../lib/nn/low-rank-adapter.js'
 import { MixtureOfExperts } from '../../lib/nn/mixture-of-experts.js'
-import { mergeAdapters, setTrainable } from '../../lib/nn/trainable.js'
+import { type AdapterTarget, mergeAdapters, setTrainable, type TrainableChoice } from '../../lib/nn/trainable.js'
 import { sgd } from '../../lib/optim/sgd.js'
 import { seedKey } from '../../lib/privacy/keys.js'
 import { PrivateOptimizer } from '../../lib/privacy/private-optimizer.js'
@@ -48,9 +48,9 @@ t.test('a layer with an adapter', async (t) => {
 })
 
 t.test('which parameters train', async (t) => {
-  const names = (choice: Parameters<typeof setTrainable>[1]) => {
+  const names = (choice: TrainableChoice, targets?: readonly AdapterTarget[]) => {
     const model = tinyModel(device)
-    setTrainable(model, choice, new Initializer(device, 3), { head: HEAD, rank: 2 })
+    setTrainable(model, choice, new Initializer(device, 3), { head: HEAD, rank: 2, ...(targets && { targets }) })
     return [...model.namedParameters()].filter(([, parameter]) => parameter.trainable).map(([name]) => name)
   }
   t.ok(names('all').length > 30)
@@ -66,6 +66,20 @@ t.test('which parameters train', async (t) => {
     adapted.some((name) => /router/.test(name)),
     'the router is off',
   )
+  for (const [target, inside] of [
+    ['attention', /\.attention\.(query|key|value|output)\.adapter\./],
+    ['experts', /\.feedForward\.((up|down)\.adapter|adapters\.(up|down))\./],
+    ['router', /\.router\.adapter\./],
+  ] as const) {
+    const some = names('lora', [target]).filter((name) => !HEAD.test(name))
+    t.ok(some.length > 0 && some.every((name) => inside.test(name)), target)
+  }
+  t.same(names('lora', ['experts', 'attention']), adapted, 'the default')
+  for (const targets of [[], ['everything' as 'router'], ['attention', 'router', 'heads' as 'router']] as const) {
+    t.throws(() => names('lora', targets), { code: 'INVALID_ARGUMENT' }, targets.join())
+  }
+  const dense = tinyModel(device, { sparseEvery: 9 })
+  t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'] }), /no router/)
   t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })
   for (const rank of [0, 1.5, 13]) {
     t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { rank }), /rank/)
@@ -108,7 +122,11 @@ t.test('adapters start as nothing, train privately, and merge', async (t) => {
 
 t.test("a unit's norm is that of its gradient with respect to what trains", async (t) => {
   const model = tinyModel(device)
-  setTrainable(model, 'lora', new Initializer(device, 3), { head: HEAD, rank: 4 })
+  setTrainable(model, 'lora', new Initializer(device, 3), {
+    head: HEAD,
+    rank: 4,
+    targets: ['attention', 'experts', 'router'],
+  })
   perturb(device, model, 0.1)
   const loss = model.loss.bind(model)
   const subject = {
