@@ -3,6 +3,7 @@ import { accumulateGradients, sumSink } from '../lib/nn/accumulate.js'
 import { adamW } from '../lib/optim/adam.js'
 import { seedKey } from '../lib/privacy/keys.js'
 import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
+import { matrixSpeed } from './matrix-speed.js'
 import { referenceBatches, referenceBatchSize, referenceFlops, referenceModel } from './reference-model.js'
 
 /**
@@ -44,23 +45,6 @@ function stepper(mode: string): (index: number) => Promise<void> {
   }
 }
 
-/** GFLOP/s of the product of two 1536 x 1536 matrices: the best of ten. */
-async function matrixSpeed(): Promise<number> {
-  const n = 1536
-  const [x, weight, y] = [device.zeros([n, n]), device.zeros([n, n]), device.empty([n, n])]
-  const sizes = { rows: n, k: n, n, groups: 1, groupStride: 1 }
-  const options = { transposed: true, accumulate: false, activation: 0 }
-  let best = 0
-  for (let i = 0; i < 10; i++) {
-    const start = performance.now()
-    device.run('matrixMultiply', { x, weight, y, ...sizes, ...options })
-    await device.synchronize()
-    best = Math.max(best, (2 * n ** 3) / (performance.now() - start) / 1e6)
-  }
-  for (const tensor of [x, weight, y]) tensor[Symbol.dispose]()
-  return best
-}
-
 const steppers = modes.split(',').map((mode) => ({ mode, step: stepper(mode), times: [] as number[] }))
 const end = performance.now() + 1000 * Number(seconds)
 for (let index = 0; index < 4 || (performance.now() < end && index < 200); index++) {
@@ -72,7 +56,7 @@ for (let index = 0; index < 4 || (performance.now() < end && index < 200); index
 }
 const peakMb = Math.round(process.resourceUsage().maxRSS / 1024)
 const gigaflops = batches.reduce((sum, batch) => sum + referenceFlops(batch), 0) / batches.length / 1e9
-const speed = await matrixSpeed()
+const speed = await matrixSpeed(device)
 for (const { mode, times } of steppers) {
   times.sort((a, b) => a - b)
   console.log(
