@@ -1,0 +1,55 @@
+import { nonPrivateSettings, privateSettings } from '../../examples/sst2/settings.js'
+import type { TrainOptions } from '../../lib/index.js'
+
+/** What a row's training starts from: MiniLM as it is, or upcycled. */
+export type Start = 'dense' | 'mixture'
+
+/** A line of docs/paper.md: one way to train, measured once for each seed. */
+export interface PaperRow {
+  readonly name: string
+  readonly start: Start
+  /** How much of the training data: 1, or a part. */
+  readonly share: number
+  readonly seeds: readonly number[]
+  readonly options: Partial<TrainOptions>
+  /** Settings of the pretrained model. */
+  readonly model?: Readonly<Record<string, unknown>>
+}
+
+const three = [1, 2, 3]
+const one = [1]
+
+/** The experiment of arXiv 2402.07334, section 4: accuracy with and without privacy, from the same start. */
+const main: PaperRow[] = [
+  { name: 'non-private', start: 'mixture', share: 1, seeds: three, options: nonPrivateSettings },
+  { name: 'epsilon 8', start: 'mixture', share: 1, seeds: three, options: { ...privateSettings, targetEpsilon: 8 } },
+  { name: 'epsilon 3', start: 'mixture', share: 1, seeds: one, options: { ...privateSettings, targetEpsilon: 3 } },
+  { name: 'epsilon 1', start: 'mixture', share: 1, seeds: one, options: { ...privateSettings, targetEpsilon: 1 } },
+  { name: 'dense, non-private', start: 'dense', share: 1, seeds: one, options: nonPrivateSettings },
+  { name: 'dense, epsilon 8', start: 'dense', share: 1, seeds: one, options: { ...privateSettings, targetEpsilon: 8 } },
+]
+
+/** Which of the choices matter: each differs from the first in one. */
+const quarter: Partial<TrainOptions> = { ...privateSettings, expectedBatchSize: 1024, steps: 65, targetEpsilon: 8 }
+const choices: [string, Partial<TrainOptions>, Record<string, unknown>][] = [
+  ['quarter', {}, {}],
+  ['quarter, no balance loss', {}, { balanceLoss: 0 }],
+  ['quarter, released load', {}, { releaseLoad: true }],
+  ['quarter, frozen router', {}, { trainRouter: false }],
+  ['quarter, per-layer clipping', { clipping: 'per-layer' }, {}],
+  ['quarter, automatic clipping', { clipping: 'automatic' }, {}],
+  ['quarter, every weight', { trainable: 'all', learningRate: 5e-4 }, {}],
+  ['quarter, biases', { trainable: 'bias', learningRate: 2e-3 }, {}],
+]
+
+export const paperRows: readonly PaperRow[] = [
+  ...main,
+  ...choices.map(([name, options, model]) => ({
+    name,
+    start: 'mixture' as const,
+    share: 0.25,
+    seeds: one,
+    options: { ...quarter, ...options },
+    model,
+  })),
+]

@@ -1,0 +1,126 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { modelSettings, upcycling } from '../../examples/sst2/settings.js'
+import { autograd, Device, data, models, nn, type TrainResult, train } from '../../lib/index.js'
+import { matrixSpeed } from '../matrix-speed.js'
+import { type Cost, costOf } from './cost.js'
+import { type PaperRow, paperRows } from './rows.js'
+
+/**
+ * The experiment of the paper (arXiv 2402.07334) on SST-2.
+ *
+ *     node --import tsx benchmarks/paper/run.ts MINILM SST2 [ROW...]
+ *
+ * MINILM is a folder with all-MiniLM-L6-v2, SST2 one with train.tsv and validation.tsv (columns sentence and label). Rows
+ * are those of rows.ts, all by default; what benchmarks/results/paper.json holds already is not run again, and a run that
+ * was stopped goes on. `table.ts` then writes docs/paper.md.
+ */
+export interface PaperResult extends Cost {
+  readonly row: string
+  readonly seed: number
+  readonly accuracy: number
+  readonly loss: number
+  readonly epsilon: number | undefined
+  readonly noiseMultiplier: number | undefined
+  readonly steps: number
+  readonly seconds: number
+  /** Largest share of the tokens that one expert gets, times the number of experts, over the mixtures: 1 is balance. */
+  readonly imbalance: readonly number[]
+}
+
+const results = fileURLToPath(new URL('../results/paper.json', import.meta.url))
+const [minilm, sst2, ...wanted] = process.argv.slice(2)
+if (!minilm || !sst2) throw new Error('usage: benchmarks/paper/run.ts MINILM SST2 [ROW...]')
+const work = join('runs', 'paper')
+mkdirSync(work, { recursive: true })
+const device = Device.open('cpu')
+const speed = await matrixSpeed(device)
+const starts = { dense: minilm, mixture: await upcycled() }
+const validation = join(sst2, 'validation.tsv')
+
+for (const row of paperRows) {
+  if (wanted.length > 0 && !wanted.includes(row.name)) continue
+  for (const seed of row.seeds) {
+    if (resultsSoFar().some((result) => result.row === row.name && result.seed === seed)) continue
+    const result = await measure(row, seed)
+    writeFileSync(results, `${JSON.stringify([...resultsSoFar(), result], null, 1)}\n`)
+    console.log(JSON.stringify(result))
+  }
+}
+
+function resultsSoFar(): PaperResult[] {
+  return existsSync(results) ? (JSON.parse(readFileSync(results, 'utf8')) as PaperResult[]) : []
+}
+
+/** MiniLM with 8 experts, one a token, in every second layer. */
+async function upcycled(): Promise<string> {
+  const folder = join(work, 'minilm-moe')
+  if (!existsSync(folder)) {
+    await models.convertModel(device, minilm!, folder, { upcycle: upcycling })
+  }
+  return folder
+}
+
+/** The training data, or every k-th sentence of it: the order of SST-2 is random. */
+function trainingFile(share: number): string {
+  const whole = join(sst2!, 'train.tsv')
+  if (share === 1) return whole
+  const path = join(work, `train-${share}.tsv`)
+  const [header, ...lines] = readFileSync(whole, 'utf8').trimEnd().split('\n')
+  writeFileSync(path, `${[header, ...lines.filter((_, index) => index % (1 / share) === 0)].join('\n')}\n`)
+  return path
+}
+
+async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
+  const output = join(work, `${row.name.replace(/\W+/g, '-')}-${seed}`)
+  const file = trainingFile(row.share)
+  const processor = process.cpuUsage()
+  const result = await train({
+    train: file,
+    validation,
+    text: 'sentence',
+    output,
+    ...(existsSync(join(output, 'private')) ? { resume: true } : {}),
+    seed,
+    ...row.options,
+    model: { pretrained: starts[row.start], ...modelSettings, ...row.model },
+    onProgress: ({ step, steps, loss, secondsLeft }) => {
+      if (step % 10 === 0) console.error(row.name, seed, `${step}/${steps}`, loss.toFixed(3), secondsLeft.toFixed(0))
+    },
+    onMessage: ({ text }) => console.error(text),
+  })
+  const { user, system } = process.cpuUsage(processor)
+  const seconds = (user + system) / 1e6
+  const { accuracy, loss } = result.validation!
+  return {
+    row: row.name,
+    seed,
+    accuracy,
+    loss,
+    epsilon: result.epsilon,
+    noiseMultiplier: result.noiseMultiplier,
+    steps: result.steps,
+    seconds: result.seconds,
+    ...(await costOf({ row, file, result, processorSeconds: seconds, speed })),
+    imbalance: row.start === 'mixture' ? await imbalance(result) : [],
+  }
+}
+
+/** How the validation data's tokens fall on the experts of a trained model. */
+async function imbalance({ output }: TrainResult): Promise<number[]> {
+  const folder = join(output, 'release')
+  using model = await models.BertClassifier.fromPretrained(device, folder)
+  const tokenizer = await data.HuggingFaceTokenizer.fromFile(folder)
+  const texts = readFileSync(validation, 'utf8').trimEnd().split('\n').slice(1)
+  const sentences = texts.map((line) => line.split('\t')[0]!)
+  const set = await data.encodeDataset(sentences, new Array(sentences.length).fill(0), tokenizer)
+  const units = Int32Array.from(sentences.keys())
+  using telemetry = new nn.Telemetry(device)
+  await device.scopeAsync(async () => {
+    const context = { tape: new autograd.Tape(device), training: false, telemetry }
+    await model.logits(models.textBatch(device, set.batch(units), set.labelsOf(units)), context).data()
+  })
+  const loads = await telemetry.takeExpertLoads()
+  return Object.values(loads).map((shares) => shares.length * Math.max(...shares))
+}

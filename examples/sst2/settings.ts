@@ -1,0 +1,30 @@
+import type { TrainOptions } from '../../lib/index.js'
+
+/** The paper's bound on a sentence's gradient, and the longest sentence of SST-2 in tokens. */
+const common = { maxGradNorm: 1, maxLength: 64 } as const
+
+/** How to fine-tune MiniLM on SST-2 with privacy; docs/paper.md says how it was found. */
+export const privateSettings: Partial<TrainOptions> = {
+  ...common,
+  trainable: 'lora',
+  loraRank: 8,
+  learningRate: 1e-3,
+  expectedBatchSize: 2048,
+  steps: 131,
+}
+
+/** The same without privacy. */
+export const nonPrivateSettings: Partial<TrainOptions> = {
+  ...common,
+  nonPrivate: true,
+  trainable: 'all',
+  learningRate: 1e-4,
+  expectedBatchSize: 64,
+  epochs: 2,
+}
+
+/** Of the pretrained model: MiniLM was made for the mean over a sentence's tokens. */
+export const modelSettings = { pooling: 'mean' } as const
+
+/** MiniLM's feed-forward parts become mixtures of 8 experts, one a token, in every second layer. */
+export const upcycling = { numExperts: 8, expertsPerToken: 1 } as const
