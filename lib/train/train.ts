@@ -67,7 +67,7 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   const device = openDevice(options)
   try {
     const learner = await encoded.open(device, recipe)
-    learner.model.setActivationCheckpointing(options.activationCheckpointing)
+    learner.model.setActivationCheckpointing(options.activationCheckpointing ?? false)
     const parts = { options, recipe, pretrained, loaded, encoded, device, learner, started }
     return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
   } finally {

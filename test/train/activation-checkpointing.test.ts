@@ -21,23 +21,25 @@ const model = {
 }
 
 t.test('the setting reaches the model and changes no bit of it', async (t) => {
-  const turned: (boolean | undefined)[] = []
+  const turned: boolean[] = []
   const { setActivationCheckpointing } = Module.prototype
   t.teardown(() => {
     Module.prototype.setActivationCheckpointing = setActivationCheckpointing
   })
   Module.prototype.setActivationCheckpointing = function (on) {
-    turned.push(on)
-    return setActivationCheckpointing.call(this, on)
+    setActivationCheckpointing.call(this, on)
+    turned.push(this.activationCheckpointing)
+    return this
   }
-  const run = async (name: string, activationCheckpointing: boolean) => {
+  const run = async (name: string, options: { activationCheckpointing?: boolean }) => {
     const output = join(root, name)
-    await train(tinyRun(data, output, { model, maxLength: 16, steps: 3, seed: 2, activationCheckpointing }))
+    await train(tinyRun(data, output, { model, maxLength: 16, steps: 3, seed: 2, ...options }))
     return releasedWeights(output)
   }
-  const kept = await run('kept', false)
-  t.ok((await run('computed-again', true)).equals(kept))
-  t.strictSame(turned, [false, true])
+  const kept = await run('kept', { activationCheckpointing: false })
+  t.ok((await run('computed-again', { activationCheckpointing: true })).equals(kept))
+  t.ok((await run('by-default', {})).equals(kept))
+  t.strictSame(turned, [false, true, false], 'off by default')
 })
 
 t.test('what may be longer than a micro-batch is said, by public numbers', async (t) => {
