@@ -51,8 +51,11 @@ export class ParquetFile implements AsyncDisposable {
         return piece
       }
       const buffer = { byteLength, slice }
-      const metadata = await asParquet(path, () => parquetMetadataAsync(buffer))
-      const columns = parquetSchema(metadata).children.map(({ element }) => element.name)
+      const { metadata, columns } = await asParquet(path, async () => {
+        const metadata = await parquetMetadataAsync(buffer)
+        requireRows(metadata)
+        return { metadata, columns: parquetSchema(metadata).children.map(({ element }) => element.name) }
+      })
       return new ParquetFile(path, metadata, buffer, () => handle.close(), columns)
     } catch (error) {
       await handle.close()
@@ -90,6 +93,18 @@ export class ParquetFile implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
+}
+
+/** The reader makes as many rows as a group says it has: that must be what the file and the group's columns say, too. */
+function requireRows({ num_rows: all, row_groups: groups, schema }: FileMetaData): void {
+  const repeated = new Set(schema.filter((one) => one.repetition_type === 'REPEATED').map(({ name }) => name))
+  const isFlat = (path: readonly string[]) => path.length === 1 && !repeated.has(path[0]!)
+  for (const { num_rows: rows, columns } of groups) {
+    const other = columns.find(({ meta_data: of }) => of && isFlat(of.path_in_schema) && of.num_values !== rows)
+    if (rows < 0n || other) throw new RangeError('numbers of rows in it do not fit together')
+  }
+  if (groups.reduce((sum, { num_rows: rows }) => sum + rows, 0n) === all) return
+  throw new RangeError('numbers of rows in it do not fit together')
 }
 
 /** What goes wrong inside the reader is a fault of the file. */

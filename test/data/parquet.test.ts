@@ -144,3 +144,26 @@ t.test('a damaged byte is an error or another value, never something else', asyn
   }
   t.pass()
 })
+
+t.test('a number of rows or columns that is another one is an error at once, or changes nothing', async (t) => {
+  const bytes = readFileSync(fixture('none'))
+  const footer = bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8)
+  const path = join(root, 'numbers.parquet')
+  const large = Buffer.of(0xfe, 0xff, 0xff, 0xff, 0x0f) // 2^31 - 1 as a number of 64 bits
+  const expected = await readExamples(fixture('none'), { text: 'sentence', label: 'label' })
+  for (let at = footer; at < bytes.length - 8; at++) {
+    // Twice 1, 3 and 7 rows, and twice 4 columns.
+    if (![2, 6, 14, 8].includes(bytes[at]!)) continue
+    const changed = Buffer.concat([bytes.subarray(footer, at), large, bytes.subarray(at + 1, bytes.length - 8)])
+    const length = Buffer.alloc(4)
+    length.writeUInt32LE(changed.length)
+    writeFileSync(path, Buffer.concat([bytes.subarray(0, footer), changed, length, Buffer.from('PAR1')]))
+    try {
+      const found = await readExamples(path, { text: 'sentence', label: 'label' })
+      if (found.length !== expected.length) t.fail(`byte ${at}: ${found.length} rows`)
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'DATA_FORMAT') t.fail(`byte ${at}: ${error}`)
+    }
+  }
+  t.pass()
+})
