@@ -9,10 +9,10 @@ import { replaceFile, systemErrorCode, withFileErrors } from '../files.js'
 const STALE_MILLISECONDS = 10_000
 
 /**
- * The lock library ends the process on signals that nobody else listens to. A write beyond the limit on file sizes
- * (`ulimit -f`) raises one, and must fail as a full disk does instead.
+ * From its import on, the lock library ends the process on signals that nobody else listens to. A write beyond the limit on
+ * file sizes (`ulimit -f`) raises one, whoever writes, and must fail as a full disk does instead.
  */
-const ignoreFileSizeSignal = () => {}
+if (process.platform !== 'win32') process.on('SIGXFSZ', () => {})
 
 /** A process on this machine, told apart from a later one with the same id. */
 interface ProcessIdentity {
@@ -39,9 +39,6 @@ export interface FileLock {
  * @throws DpMoeError FILE_ACCESS when another process holds it
  */
 export async function lockFile(path: string): Promise<FileLock> {
-  if (process.platform !== 'win32' && !process.listeners('SIGXFSZ').includes(ignoreFileSizeSignal)) {
-    process.on('SIGXFSZ', ignoreFileSizeSignal)
-  }
   return withFileErrors('write', path, async () => {
     // The guard makes "the owner is dead, write my name, take its lock" one step among processes that all wait here.
     const releaseGuard = await acquire(path, undefined, `${path}.guard`, {
