@@ -228,6 +228,7 @@ t.test('what is refused, and nothing is left', async (t) => {
     [{ settings: { use_rslora: true } }, /use_rslora: true is not offered/],
     [{ settings: { alpha_pattern: { query: 3 } } }, /alpha_pattern: \{"query":3\} is not offered/],
     [{ settings: { bias: 'all' } }, /bias: "all" is not offered/],
+    [{ settings: { lora_alpha: 1e308 } }, /lora_A\.weight.* makes weights that are not finite/],
     [{ settings: { r: 3 } }, /expected base_model.*lora_A\.weight \[3, 12\], got \[2, 12\]/],
     [{ settings: { base_model_name_or_path: join(root, 'nowhere') } }, /holds adapters of .*nowhere.*--base/],
     [{ settings: { base_model_name_or_path: sparse } }, /sparse is not the model that the adapters/],

@@ -95,7 +95,8 @@ function commonConfig(adapters: readonly LowRankAdapter[], base: string): Adapte
  * Adds adapters to the weights of the model that they belong to, in float32, and replaces the tensors that were kept whole.
  *
  * @returns the number of matrices that an adapter changed
- * @throws DpMoeError MODEL_FORMAT for a tensor without a place in the model, of another shape, or without its other half
+ * @throws DpMoeError MODEL_FORMAT for a tensor without a place in the model, of another shape, or without its other half; where a sum is
+ *   not finite
  */
 export async function mergeAdapterFile(
   folder: string,
@@ -122,26 +123,31 @@ export async function mergeAdapterFile(
     requireShape(name, shape, letter === 'A' ? [rank, columns] : [rows, rank], file)
     if (letter === 'B') continue
     requireShape(other, half.shape, [rows, rank], file)
-    addProduct(place, { rank, alpha }, await file.readWeights(name), await file.readWeights(other))
+    if (!(await addProduct(place, { rank, alpha }, await file.readWeights(name), await file.readWeights(other)))) {
+      const what = `${name}, with its other half and lora_alpha ${alpha}, makes weights that are not finite`
+      throw new DpMoeError('MODEL_FORMAT', `${file.path}: ${what}. Take other adapters`)
+    }
     merged++
   }
   return merged
 }
 
-/** Adds (alpha / rank) B A to a matrix. */
-function addProduct(
+/** Adds (alpha / rank) B A to a matrix; whether all of it is finite. */
+async function addProduct(
   { parameter, shape, offset }: TensorPlace,
   config: { rank: number; alpha: number },
   a: Float32Array,
   b: Float32Array,
-): void {
+): Promise<boolean> {
   const adapter = new LowRankAdapter(new UnfilledWeights(parameter.device), shape, config)
   adapter.a.tensor.write(a)
   adapter.b.tensor.write(b)
   const matrix = parameter.tensor.slice(offset, elements(shape))
   adapter.mergeInto(new Parameter(matrix))
+  const sum = matrix.data()
   matrix[Symbol.dispose]()
   adapter[Symbol.dispose]()
+  return ((await sum) as Float32Array).every(Number.isFinite)
 }
 
 function placeOf(map: TensorMap, tensor: string, name: string, { path }: SafetensorsFile): TensorPlace {
