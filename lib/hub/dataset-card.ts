@@ -43,7 +43,8 @@ export async function parseDatasetCard(readme: string): Promise<DatasetCard> {
   const { parse } = await import('yaml')
   let value: unknown
   try {
-    value = parse(front, { maxAliasCount: 0 })
+    // Looking for keys that are there twice takes the square of their number: a card is written by anyone.
+    value = parse(front, { maxAliasCount: 0, uniqueKeys: false, logLevel: 'error' })
   } catch {
     return empty
   }
