@@ -96,6 +96,10 @@ t.test('privately, from what is stated', async (t) => {
     },
     releases: [{ name: 'gradient' }, { name: 'expert load' }],
   })
+  t.same(Object.keys(certificate.publicConstants.startsFrom), ['weights'], 'its hash, and not the path of its folder')
+  t.match(certificate.publicConstants.startsFrom.weights, /^[0-9a-f]{64}$/)
+  t.equal(certificate.publicConstants.trainable, 'all')
+  t.ok(certificate.notCovered.some((sentence: string) => /what it was trained on before/.test(sentence)))
   using predictor = await Predictor.open(run.output)
   const [long, cut] = await predictor.predict([`${texts.good} `.repeat(9), `${texts.good} `.repeat(8)])
   t.same(long, cut, 'the longest text is that of training')
