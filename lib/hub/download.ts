@@ -270,6 +270,7 @@ function reasonOf(error: unknown): string {
 }
 
 function notCached({ type }: Repository, what: string, why: string, cause?: unknown): DpMoeError {
-  const message = `Cannot download ${what}: ${why}. Connect to the network, or name a ${REMEDY[type]}`
+  const folder = type === 'model' ? `; there is no folder ${what} here either` : ''
+  const message = `Cannot download ${what}: ${why}${folder}. Connect to the network, or name a ${REMEDY[type]}`
   return new DpMoeError('NETWORK', message, { cause })
 }

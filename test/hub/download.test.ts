@@ -169,7 +169,8 @@ t.test('without a network the cache is enough, and where it is not that is said'
   }
   await t.rejects(downloadModel('owner/single', { ...fresh(), hubUrl: gone }), {
     code: 'NETWORK',
-    message: /Cannot download owner\/single: .*ECONNREFUSED.*Connect to the network, or name a folder/,
+    message:
+      /Cannot download owner\/single: .*ECONNREFUSED.*there is no folder owner\/single here either\. Connect to the network, or name a folder/,
   })
   await t.rejects(downloadModel('owner/single', { ...fresh(), offline: true }), {
     code: 'NETWORK',
