@@ -7,10 +7,12 @@ const common = { maxGradNorm: 1, maxLength: 64 } as const
 export const privateSettings: Partial<TrainOptions> = {
   ...common,
   trainable: 'lora',
+  loraTargets: ['attention'],
   loraRank: 8,
-  learningRate: 1e-3,
+  loraAlpha: 64,
+  learningRate: 1.5e-3,
   expectedBatchSize: 2048,
-  steps: 131,
+  steps: 197,
 }
 
 /** The same without privacy. */
