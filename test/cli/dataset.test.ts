@@ -1,9 +1,10 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parquetWriteBuffer } from 'hyparquet-writer'
+
 import t from 'tap'
 import { LocalHub, type Served } from '../hub/support/hub.js'
+import { parquetWriteBuffer } from '../support/parquet-writer.js'
 import { refused, TestCli } from './support/cli.js'
 import { mails, SMALL } from './support/mails.js'
 

@@ -1,10 +1,11 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parquetWriteBuffer } from 'hyparquet-writer'
+
 import t from 'tap'
 import { readExamples, streamExamples } from '../../lib/data/index.js'
 import { ParquetFile } from '../../lib/data/parquet.js'
+import { parquetWriteBuffer } from '../support/parquet-writer.js'
 
 const fixture = (codec: string) => fileURLToPath(new URL(`fixtures/parquet/${codec}.parquet`, import.meta.url))
 const root = t.testdir()
