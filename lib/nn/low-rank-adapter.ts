@@ -33,7 +33,11 @@ export class LowRankAdapter extends Module {
     const experts = shape.slice(0, -2)
     const most = Math.min(inputSize, outputSize)
     if (!(Number.isInteger(rank) && rank >= 1 && rank <= most)) {
-      throw new OutOfRangeError('rank', `an integer from 1 to ${most}, the smaller side of the ${outputSize} x ${inputSize} matrix (--lora-rank)`, rank)
+      throw new OutOfRangeError(
+        'rank',
+        `an integer from 1 to ${most}, the smaller side of the ${outputSize} x ${inputSize} matrix (--lora-rank)`,
+        rank,
+      )
     }
     if (!(alpha > 0 && Number.isFinite(alpha))) throw new OutOfRangeError('alpha', 'a finite number > 0', alpha)
     this.a = init.normal([...experts, rank, inputSize], 1 / Math.sqrt(3 * inputSize))

@@ -123,7 +123,8 @@ t.test('what is refused: one line, and nothing is left', async (t) => {
 
 t.test('a file that may not be as large as the model: one line, and nothing is left', async (t) => {
   const before = readdirSync(folder)
-  const prefix = ['bash', '-c', 'ulimit -f 4; exec "$@"', 'limited']
+  // Without tap's report, which a child writes at its end and has no more room for.
+  const prefix = ['bash', '-c', 'ulimit -f 4; exec env -u NODE_OPTIONS "$@"', 'limited']
   const args = ['merge', file('alone'), '--base', file('moved'), '--output', file('too-large')]
   refused(t, await cli.run(args, { prefix }), 1, /would pass the size limit.*EFBIG/)
   t.same(readdirSync(folder), before)
