@@ -8,6 +8,7 @@
 #include "cuda_backend.h"
 #include "norm_checks.h"
 #include "row_grids.h"
+#include "segment_operands.h"
 
 namespace dp_moe {
 
@@ -24,20 +25,8 @@ int64_t fewestForTile(int64_t d, int64_t p) {
 
 SegmentOperands operandsOf(Launcher& launcher, const SegmentGradientNormsParams& p, DType dtype) {
   constexpr const char* op = "segmentGradientNorms";
-  const int64_t xCount = p.x.size / p.d;
-  return {.dy = p.dy.data,
-          .x = p.x.data,
-          .xRows = p.xRows.data,
-          .offsets = p.segmentOffsets.data,
-          .rows = p.rows,
-          .p = p.p,
-          .d = p.d,
-          .xCount = xCount,
-          .segments = p.segments,
-          .wrongOffsets = offsetsReport(launcher, op, "segmentOffsets", p.rows),
-          .wrongRow = indexReport(launcher, op, "xRows", 0, xCount),
-          .packedDy = packedRows(p.p, dtype, {p.dy.data}),
-          .packedX = packedRows(p.d, dtype, {p.x.data})};
+  return segmentOperands(p, dtype, offsetsReport(launcher, op, "segmentOffsets", p.rows),
+                         indexReport(launcher, op, "xRows", 0, p.x.size / p.d));
 }
 
 }  // namespace

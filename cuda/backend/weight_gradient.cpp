@@ -7,6 +7,7 @@
 #include "matrix_grid.h"
 #include "reports.h"
 #include "row_grids.h"
+#include "segment_operands.h"
 
 namespace dp_moe {
 
@@ -86,19 +87,7 @@ void CudaBackend::weightGradient(const WeightGradientParams& p) {
                    params);
   if (p.tileOf.data == nullptr) return;
   const TilesOfRowsParams cancelling{
-      .operands = {.dy = p.dy.data,
-                   .x = p.x.data,
-                   .xRows = p.xRows.data,
-                   .offsets = p.segmentOffsets.data,
-                   .rows = p.rows,
-                   .p = p.p,
-                   .d = p.d,
-                   .xCount = xCount,
-                   .segments = p.segments,
-                   .wrongOffsets = params.wrongOffsets,
-                   .wrongRow = params.wrongRow,
-                   .packedDy = packedRows(p.p, dtype, {p.dy.data}),
-                   .packedX = packedRows(p.d, dtype, {p.x.data})},
+      .operands = segmentOperands(p, dtype, params.wrongOffsets, params.wrongRow),
       .tileOf = p.tileOf.data,
       .factor = p.factor.data,
       .groupHasTile = params.groupHasTile,
