@@ -6,6 +6,7 @@ import { Device } from '../../lib/engine/device.js'
 import { BertClassifier } from '../../lib/models/bert.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import { Predictor } from '../../lib/train/predict.js'
+import { trainableBert } from '../support/bert.js'
 import { refused, TestCli } from './support/cli.js'
 import { writeMails } from './support/mails.js'
 
@@ -21,21 +22,10 @@ const base = file('bert')
 const { tokenizer } = JSON.parse(
   readFileSync(new URL('../data/fixtures/word-piece.json', import.meta.url), 'utf8'),
 ) as { tokenizer: { model: { vocab: Record<string, number> } } }
+const vocabularySize = Math.max(...Object.values(tokenizer.model.vocab)) + 1
 {
   using device = Device.open('cpu', { threads: 1 })
-  using model = new BertClassifier(new Initializer(device, 1), {
-    vocabularySize: Math.max(...Object.values(tokenizer.model.vocab)) + 1,
-    hiddenSize: 16,
-    intermediateSize: 24,
-    numLayers: 2,
-    numAttentionHeads: 2,
-    maxPositions: 32,
-    tokenTypes: 2,
-    activation: 'gelu',
-    layerNormEpsilon: 1e-12,
-    labels: ['LABEL_0', 'LABEL_1'],
-    dropout: 0,
-  })
+  using model = new BertClassifier(new Initializer(device, 1), trainableBert(vocabularySize))
   await model.savePretrained(base)
   writeFileSync(join(base, 'tokenizer.json'), JSON.stringify(tokenizer))
 }

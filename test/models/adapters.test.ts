@@ -17,6 +17,7 @@ import { upcycle } from '../../lib/models/upcycle.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
 import { adaptersOf, mergeAdapters, setTrainable } from '../../lib/nn/trainable.js'
+import { tinyBert } from '../support/bert.js'
 import { batchOf, examples } from '../support/models.js'
 import { perturb } from '../support/token-model.js'
 
@@ -28,19 +29,7 @@ const HEAD = /^(head|pooler)\./
 
 const dense = join(root, 'dense')
 {
-  using model = new BertClassifier(new Initializer(device, 1), {
-    vocabularySize: 19,
-    hiddenSize: 12,
-    intermediateSize: 20,
-    numLayers: 2,
-    numAttentionHeads: 3,
-    maxPositions: 64,
-    tokenTypes: 2,
-    activation: 'gelu',
-    layerNormEpsilon: 1e-12,
-    labels: ['a', 'b', 'c'],
-    dropout: 0,
-  })
+  using model = new BertClassifier(new Initializer(device, 1), tinyBert)
   perturb(device, model, 0.1)
   await model.savePretrained(dense)
 }

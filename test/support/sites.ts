@@ -87,6 +87,21 @@ export async function plainGradients<E, B extends UnitBatch>(
   return gradients
 }
 
+/** Squared gradient norms of each unit by parameter by brute force: one unit at a time, its gradient written out. */
+export async function writtenSquaredNorms<E, B extends UnitBatch>(
+  subject: Subject<E, B>,
+  units: readonly E[],
+  random: StepRandom,
+): Promise<Map<string, number[]>> {
+  const norms = new Map<string, number[]>(subject.module.trainableParameters().map(({ name }) => [name, []]))
+  for (const unit of units) {
+    for (const [name, gradient] of await plainGradients(subject, [unit], random)) {
+      norms.get(name)!.push(gradient.reduce((sum, value) => sum + value * value, 0))
+    }
+  }
+  return norms
+}
+
 /**
  * Everything that backward hands over about the unit at position `index` of a batch: at each gradient site its rows of
  * the input, of the output gradient and of the ids, in order of expert and row. A digest of the bits, by site.

@@ -8,6 +8,7 @@ import { Initializer } from '../../lib/nn/initializer.js'
 import type { TrainOptions } from '../../lib/train/options.js'
 import { Predictor } from '../../lib/train/predict.js'
 import { train } from '../../lib/train/train.js'
+import { trainableBert } from '../support/bert.js'
 import { releasedWeights, tinyRun } from './support/runs.js'
 
 const root = t.testdir()
@@ -20,19 +21,7 @@ const vocabularySize = Math.max(...(Object.values(wordPiece.model.vocab) as numb
 
 {
   using device = Device.open('cpu', { threads: 1 })
-  const dense = new BertClassifier(new Initializer(device, 1), {
-    vocabularySize,
-    hiddenSize: 16,
-    intermediateSize: 24,
-    numLayers: 2,
-    numAttentionHeads: 2,
-    maxPositions: 32,
-    tokenTypes: 2,
-    activation: 'gelu',
-    layerNormEpsilon: 1e-12,
-    labels: ['LABEL_0', 'LABEL_1'],
-    dropout: 0,
-  })
+  const dense = new BertClassifier(new Initializer(device, 1), trainableBert(vocabularySize))
   await dense.savePretrained(folder)
   writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(wordPiece))
   const sparse = await upcycle(device, folder, { numExperts: 4 })
