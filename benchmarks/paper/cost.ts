@@ -26,17 +26,13 @@ const THREADS = 2
 /** Tokens a second, and how far from the limit that the machine's matrix products set. */
 export async function costOf(measured: Measured): Promise<Cost> {
   const { row, result, processorSeconds, speed } = measured
-  const tokens = result.steps * examplesPerStep(measured) * (await meanTokens(measured))
+  const tokens = result.steps * row.options.expectedBatchSize! * (await meanTokens(measured))
   const gigaflops = (tokens * flopsPerToken(result.output, row)) / 1e9
   return {
     tokensPerSecond: tokens / result.seconds,
     processorSeconds,
     ofFlopLimit: processorSeconds / THREADS / (gigaflops / speed),
   }
-}
-
-function examplesPerStep({ row, result }: Measured): number {
-  return row.options.expectedBatchSize ?? result.examples / result.steps
 }
 
 async function meanTokens({ result, file }: Measured): Promise<number> {

@@ -269,8 +269,8 @@ function reasonOf(error: unknown): string {
   return cause instanceof Error ? `${message}: ${cause.message}` : message
 }
 
-function notCached({ type }: Repository, what: string, why: string, cause?: unknown): DpMoeError {
-  const folder = type === 'model' ? `; there is no folder ${what} here either` : ''
+function notCached({ type, name }: Repository, what: string, why: string, cause?: unknown): DpMoeError {
+  const folder = type === 'model' && !existsSync(name) ? `; there is no folder ${name} here either` : ''
   const message = `Cannot download ${what}: ${why}${folder}. Connect to the network, or name a ${REMEDY[type]}`
   return new DpMoeError('NETWORK', message, { cause })
 }

@@ -31,9 +31,9 @@ export function modelTypesFor(task: PretrainedTask): string[] {
   return Object.keys(tasksOf).filter((type) => tasksOf[type]!.includes(task))
 }
 
-/** The usual task of a `model_type`; undefined where it is not offered. */
-export function usualTask(type: unknown): PretrainedTask | undefined {
-  return typeof type === 'string' && Object.hasOwn(tasksOf, type) ? tasksOf[type]![0] : undefined
+/** The tasks of a `model_type`, the usual one first; undefined where it is not offered. */
+export function tasksOfType(type: unknown): readonly PretrainedTask[] | undefined {
+  return typeof type === 'string' && Object.hasOwn(tasksOf, type) ? tasksOf[type] : undefined
 }
 
 /**
@@ -50,7 +50,7 @@ export async function modelFromPretrained<T extends PretrainedTask>(
 ): Promise<PretrainedTasks[T]> {
   const path = join(folder, configFile)
   const { model_type: type } = await readJsonObject(path)
-  const tasks = typeof type === 'string' && Object.hasOwn(tasksOf, type) ? tasksOf[type]! : undefined
+  const tasks = tasksOfType(type)
   if (!tasks) {
     const known = Object.keys(tasksOf).join(', ')
     throw new DpMoeError('MODEL_FORMAT', `${path}: model_type: expected one of ${known}, got ${JSON.stringify(type)}`)

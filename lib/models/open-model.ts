@@ -3,7 +3,7 @@ import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import { configFile, readJsonObject } from './hugging-face/checkpoint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
-import { modelFromPretrained, type PretrainedTask, usualTask } from './model-from-pretrained.js'
+import { modelFromPretrained, type PretrainedTask, tasksOfType } from './model-from-pretrained.js'
 
 /** What a model of each of the `architectures` in config.json does. */
 const taskOf: Readonly<Record<string, PretrainedTask>> = {
@@ -45,7 +45,7 @@ export async function readModelTask(folder: string): Promise<PretrainedTask | un
   const { architectures, model_type: type } = await readJsonObject(join(folder, configFile))
   const names: unknown[] = Array.isArray(architectures) ? architectures : []
   const known = names.find((name) => typeof name === 'string' && Object.hasOwn(taskOf, name))
-  return known === undefined ? usualTask(type) : taskOf[known as string]
+  return known === undefined ? tasksOfType(type)?.[0] : taskOf[known as string]
 }
 
 /** What the model of a folder does; undefined where its config.json names no architecture. */

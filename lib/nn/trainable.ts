@@ -53,7 +53,7 @@ export function setTrainable(
   module: Module,
   choice: TrainableChoice,
   init: Initializer,
-  { head, targets = defaultAdapterTargets, ...adapter }: TrainableOptions = {},
+  { head, targets, ...adapter }: TrainableOptions = {},
 ): void {
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
@@ -62,9 +62,9 @@ export function setTrainable(
     }
   }
   if (choice === 'lora') {
-    const layers = [...adaptable(module)].filter(([, target]) => targets.includes(target))
-    const lacking: string | undefined = targets.find((wanted) => !layers.some(([, target]) => target === wanted))
-    if (targets.length === 0 || (lacking && targets !== defaultAdapterTargets)) {
+    const layers = [...adaptable(module)].filter(([, target]) => (targets ?? defaultAdapterTargets).includes(target))
+    const lacking: string | undefined = targets?.find((wanted) => !layers.some(([, target]) => target === wanted))
+    if (lacking !== undefined || targets?.length === 0) {
       throw new DpMoeError('INVALID_ARGUMENT', `There is no ${lacking ?? 'layer'} for adapters to go to`)
     }
     for (const [layer] of layers) layer.adapt(init, adapter)

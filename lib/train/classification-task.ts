@@ -23,7 +23,7 @@ import { evaluateClassifier } from './evaluate.js'
 import { openClassifier, type PretrainedChoice } from './open-model.js'
 import { openTokenizer } from './open-tokenizer.js'
 import type { EvaluationResult, TrainOptions } from './options.js'
-import { readSides, type Sides, unitsOf } from './read-sides.js'
+import { readSides, type Sides, unitsOf, validationSource } from './read-sides.js'
 import { type Recipe, requireVocabulary } from './recipe.js'
 import type { EncodedTask, Learner, LoadedTask, LossBatch } from './task.js'
 
@@ -37,9 +37,8 @@ export async function loadClassification(options: TrainOptions): Promise<LoadedT
   encodeLabels(file, labels, source)
   const classes = encodeLabels(sides.training as readonly LabelledExample[], labels, source)
   requireSeveralClasses(classes, labels, source)
-  const { validation } = options
-  const heldFile = validation === undefined || typeof validation === 'number' ? source : validation
-  const held = sides.validation && encodeLabels(sides.validation as readonly LabelledExample[], labels, heldFile)
+  const held =
+    sides.validation && encodeLabels(sides.validation as readonly LabelledExample[], labels, validationSource(options))
   const { training, leftOut } = sides
   return {
     units: unitsOf(sides),

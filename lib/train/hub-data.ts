@@ -7,7 +7,7 @@ type Transfer = Pick<DatasetOptions, 'revision' | 'onProgress' | 'signal'>
 
 /** The options of a run on a data set of the hub with the files of its splits in place of its name. */
 export async function withDataset(options: TrainOptions): Promise<TrainOptions> {
-  const { dataset, datasetRevision, validation, labels, onDownload, signal } = options
+  const { task = 'classification', dataset, datasetRevision, validation, onDownload, signal } = options
   if (dataset === undefined) return options
   const splits: DatasetSplit[] = validation === undefined ? ['train', 'validation'] : ['train']
   const downloaded = await downloadDataset(dataset, { splits, ...transfer(datasetRevision, onDownload, signal) })
@@ -20,9 +20,7 @@ export async function withDataset(options: TrainOptions): Promise<TrainOptions> 
     ...(held !== undefined && { validation: held }),
     ...(labelNames && { labelNames }),
     // The card of a data set is public, and so are the classes that it states.
-    ...(labelNames && labels === undefined && options.task !== 'causal-lm' && options.task !== 'seq2seq'
-      ? { labels: labelNames }
-      : {}),
+    ...(labelNames && task === 'classification' && { labels: options.labels ?? labelNames }),
   }
 }
 

@@ -1,4 +1,4 @@
-import { type DataSource, type Example, type HuggingFaceTokenizer, splitIntoMicroBatches } from '../data/index.js'
+import { type Example, type HuggingFaceTokenizer, splitIntoMicroBatches } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import type { GenerativeModel } from '../models/generation/generate.js'
@@ -16,7 +16,7 @@ import { scoredRowsWithinBudget } from './memory.js'
 import { openPretrainedLanguageModel, type PretrainedChoice } from './open-model.js'
 import { openHuggingFaceTokenizer } from './open-tokenizer.js'
 import type { EvaluationResult, TrainOptions } from './options.js'
-import { readSides, unitsOf } from './read-sides.js'
+import { readSides, unitsOf, validationSource } from './read-sides.js'
 import { requireVocabulary } from './recipe.js'
 import type { EncodedTask, Learner, LoadedTask, LossBatch } from './task.js'
 
@@ -48,15 +48,10 @@ export async function loadLanguageTask(task: LanguageTask, options: TrainOptions
       const data = await encode(training, { unitOffsets, signal })
       requireTargets(data, options.train!)
       const validation = sides.validation && (await encode(sides.validation, { signal }))
-      if (validation) requireTargets(validation, heldFiles(options))
+      if (validation) requireTargets(validation, validationSource(options))
       return encoded({ task, options, pretrained, columns, tokenizer, training: data, validation })
     },
   }
-}
-
-/** Where the validation examples are from. */
-function heldFiles({ train, validation }: TrainOptions): DataSource {
-  return validation === undefined || typeof validation === 'number' ? train! : validation
 }
 
 /** Encodes examples as the model of a folder reads them. */

@@ -1,4 +1,4 @@
-import { type Example, groupByUser, readExamples, splitByText } from '../data/index.js'
+import { type DataSource, type Example, groupByUser, readExamples, splitByText } from '../data/index.js'
 import type { Columns } from './columns.js'
 import type { TrainOptions } from './options.js'
 
@@ -44,6 +44,11 @@ function trainingSide(
   const users = examples.map((example) => example.group!)
   const { order, unitOffsets, leftOut } = groupByUser(users, maxExamplesPerUser)
   return { training: Array.from(order, (position) => examples[position]!), unitOffsets, leftOut }
+}
+
+/** Where the validation examples are from, as errors name it. */
+export function validationSource({ train, validation }: TrainOptions): DataSource {
+  return validation === undefined || typeof validation === 'number' ? train! : validation
 }
 
 /** Number of units of privacy. */

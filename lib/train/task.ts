@@ -31,7 +31,7 @@ export interface EncodedTask {
   readonly publicConstants: Certificate['publicConstants']
   readonly warnings: readonly string[]
   /** Opens the model. */
-  open(device: Device, recipe: Recipe): Promise<Learner>
+  open(device: Device): Promise<Learner>
 }
 
 /** What a run draws its batches from: units by position. */

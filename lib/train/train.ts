@@ -66,7 +66,7 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   for (const text of encoded.warnings) say('warning')(text)
   const device = openDevice(options)
   try {
-    const learner = await encoded.open(device, recipe)
+    const learner = await encoded.open(device)
     learner.model.setActivationCheckpointing(options.activationCheckpointing ?? false)
     const parts = { options, recipe, pretrained, loaded, encoded, device, learner, started }
     return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
