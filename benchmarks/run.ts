@@ -9,8 +9,8 @@ import { promisify } from 'node:util'
  *
  *     npm run bench [NAME...]
  *
- * Names: steps, gemm, event-loop, memory, step-memory, noise; all by default. Each program runs alone, so that its peak memory is its
- * own. `steps` times PyTorch and Opacus too where a Python with both is found (DP_MOE_PYTHON, else python3); `gemm` needs
+ * Names: steps, step-models, gemm, event-loop, memory, step-memory, model-files, noise; all by default. Each program runs alone,
+ * so that its peak memory is its own. `steps` times PyTorch and Opacus too where a Python with both is found (DP_MOE_PYTHON, else python3); `gemm` needs
  * cmake, a compiler and OpenBLAS. What is missing is said and left out.
  */
 type Row = Readonly<Record<string, unknown>>
@@ -90,10 +90,12 @@ const round = (value: number) => Math.round(1000 * value) / 1000
 
 const benchmarks: Readonly<Record<string, () => Promise<Row[]>>> = {
   steps,
+  'step-models': () => script('step-models'),
   gemm,
   'event-loop': () => script('event-loop', '2', '15'),
   memory: () => script('memory'),
   'step-memory': () => script('step-memory'),
+  'model-files': () => script('model-files'),
   noise: () => script('noise'),
 }
 
