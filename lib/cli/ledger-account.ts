@@ -1,5 +1,3 @@
-import { access } from 'node:fs/promises'
-import { join } from 'node:path'
 import {
   type AccountantName,
   createAccountant,
@@ -7,27 +5,36 @@ import {
   ledgerEvent,
   type NeighboringRelation,
 } from '../accounting/index.js'
-import { DpMoeError } from '../errors.js'
-import { readCertificate } from '../privacy/certificate.js'
-import { readLedger } from '../privacy/ledger.js'
+import { readRunLedger } from '../train/run-ledger.js'
 import type { Account } from './account-result.js'
 import { usageError } from './failure.js'
 
 export interface LedgerAccount {
-  readonly result: Account & { readonly plannedSteps: number; readonly seeded: boolean }
+  readonly result: Account & {
+    readonly plannedSteps: number
+    /** Not private: whoever knows the seed can take the noise away. */
+    readonly seeded: boolean
+    /** What says that the ledger's end is not missing; null: nothing does. */
+    readonly comparedWith: 'certificate' | 'checkpoint' | null
+  }
   /** The event of the run's first `steps` steps. */
   readonly eventAt: (steps: number) => DpEvent
 }
 
-/** Adds up the steps that a run folder's ledger holds, those of every segment. */
+/**
+ * Adds up the steps that a run folder's ledger holds, those of every segment.
+ *
+ * @throws DpMoeError LEDGER_DAMAGED also where the folder's certificate or a checkpoint knows of more steps
+ */
 export async function accountLedger(
   folder: string,
-  options: { delta?: number; accountant?: AccountantName; relation?: NeighboringRelation },
+  options: { delta?: number; accountant?: AccountantName },
 ): Promise<LedgerAccount> {
-  await requirePrivate(folder)
-  const { run, segments, steps } = await readLedger(join(folder, 'private', 'ledger.jsonl'))
-  const delta = options.delta ?? (await certifiedDelta(folder))
-  const relation = options.relation ?? (run.relation as NeighboringRelation)
+  const { summary, certificate, comparedWith } = await readRunLedger(folder)
+  const { run, segments, steps } = summary
+  const delta = options.delta ?? certificate?.delta
+  if (delta === undefined) throw usageError(`--delta is needed: the run in ${folder} has no certificate yet`)
+  const relation = run.relation as NeighboringRelation
   const groups = segments.flatMap((segment) => segment.steps)
   const eventAt = (count: number) => {
     let left = count
@@ -52,28 +59,7 @@ export async function accountLedger(
     sampling: 'poisson',
     plannedSteps: run.plannedSteps,
     seeded: run.key === 'seed',
+    comparedWith: comparedWith ?? null,
   }
   return { result, eventAt }
-}
-
-/** A run without privacy has no ledger: say that, not that a file is missing. */
-async function requirePrivate(folder: string): Promise<void> {
-  const certificate = await readCertificate(join(folder, 'release', 'certificate.json')).catch(() => undefined)
-  if (certificate?.mechanism !== 'none') return
-  throw new DpMoeError(
-    'INVALID_ARGUMENT',
-    `The run in ${folder} is not private: it has no ledger, and no bound on epsilon`,
-  )
-}
-
-async function certifiedDelta(folder: string): Promise<number> {
-  const path = join(folder, 'release', 'certificate.json')
-  try {
-    await access(path)
-  } catch {
-    throw usageError(`--delta is needed: the run in ${folder} has no certificate yet`)
-  }
-  const certificate = await readCertificate(path)
-  if (certificate.mechanism === 'none') throw usageError(`--delta is needed: ${path} is of a run without privacy`)
-  return certificate.delta
 }

@@ -170,8 +170,7 @@ export class Ledger {
    */
   async verifyContains(position: LedgerPosition): Promise<void> {
     const text = await withFileErrors('read', this.path, () => readFile(this.path, 'latin1'))
-    const line = text.split('\n', position.lines)[position.lines - 1]
-    if (line?.endsWith(`"hash":"${position.hash}"}`)) return
+    if (holdsPosition(text, position)) return
     throw new DpMoeError(
       'LEDGER_DAMAGED',
       `${this.path}, line ${position.lines} is not the one that the checkpoint was written after: the file was replaced ` +
@@ -228,6 +227,11 @@ export async function readLedger(path: string): Promise<LedgerSummary> {
   const history = LedgerHistory.of(path, parsed.entries)
   if (parsed.torn) history.add(history.recoveredEntry())
   return history.summary(parsed.hash)
+}
+
+/** Whether a ledger's text goes at least as far as a position, along the same lines. */
+export function holdsPosition(text: string, { lines, hash }: LedgerPosition): boolean {
+  return text.split('\n', lines)[lines - 1]?.endsWith(`"hash":"${hash}"}`) === true
 }
 
 async function exists(path: string): Promise<boolean> {

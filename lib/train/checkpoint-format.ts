@@ -122,6 +122,12 @@ export class Checkpoint {
   }
 }
 
+/** What a checkpoint states beside its tensors, without reading those. */
+export async function readCheckpointFacts(path: string): Promise<CheckpointFacts> {
+  const { tensors: _, schema: _schema, ...facts } = await readContent(path)
+  return facts
+}
+
 async function readContent(path: string): Promise<z.infer<typeof contentSchema>> {
   const file = join(path, FACTS_FILE)
   const text = await asDamaged(path, () => withFileErrors('read', file, () => readFile(file, 'utf8')))

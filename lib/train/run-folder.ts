@@ -117,9 +117,9 @@ export class RunFolder {
     return join(this.privateFolder, 'checkpoints')
   }
 
-  /** Whether the model was released: the last thing a run does. */
+  /** Whether the model was released, or its adapters: the last thing a run does. */
   hasRelease(): Promise<boolean> {
-    return isThere(join(this.releaseFolder, 'config.json'))
+    return isThere(join(this.releaseFolder, 'certificate.json'))
   }
 
   /** Whether the run is private and was begun. */

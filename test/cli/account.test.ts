@@ -15,6 +15,7 @@ import {
 } from '../../lib/accounting/index.js'
 import { createCertificate, writeCertificate } from '../../lib/privacy/certificate.js'
 import { Ledger } from '../../lib/privacy/ledger.js'
+import { CheckpointStore } from '../../lib/train/checkpoint.js'
 import { refused, TestCli } from './support/cli.js'
 
 const cli = new TestCli()
@@ -199,19 +200,21 @@ t.test('flags that are wrong in themselves: exit code 2', async (t) => {
       /--sample-rate and --max-batch-size say the same/,
     ],
     [['--ledger', folder, '--steps', '3'], /--steps cannot be given with --ledger/],
+    [['--ledger', folder, '--relation', 'zero-out'], /--relation cannot be given with --ledger/],
   ] as const) {
     await t.test(args.join(' '), async (t) => refused(t, await cli.fail(t, ['account', ...args]), 2, says))
   }
 })
 
-t.test('the ledger of a run folder, segments and recovered steps included', async (t) => {
-  const run = join(folder, 'run')
+/** A run of ten steps in two segments; `ended` writes its certificate and gives the hash of a line. */
+async function runOfTenSteps(name: string, key: 'os' | 'seed' = 'os') {
+  const run = join(folder, name)
   mkdirSync(join(run, 'private'), { recursive: true })
   const path = join(run, 'private/ledger.jsonl')
   const fingerprint = 'a'.repeat(64)
   const mechanism = { noiseMultiplier: 1.5, sampleRate: 0.1 }
   const ledger = await Ledger.create(path, {
-    key: 'os',
+    key,
     ...mechanism,
     plannedSteps: 20,
     relation: 'replace-one',
@@ -220,10 +223,39 @@ t.test('the ledger of a run folder, segments and recovered steps included', asyn
     software: 'test',
   })
   for (let step = 0; step < 6; step++) await ledger.append(step, mechanism)
-  await ledger.beginSegment(4, 'test')
+  if (key === 'os') await ledger.beginSegment(4, 'test')
   for (let step = 6; step < 10; step++) await ledger.append(step, { noiseMultiplier: 2, sampleRate: 0.2 })
+  const { position } = ledger
   await ledger.close()
+  const certify = async (ledgerHash: string) => {
+    mkdirSync(join(run, 'release'))
+    await writeCertificate(
+      join(run, 'release/certificate.json'),
+      createCertificate({
+        unit: 'example',
+        relation: 'replace-one',
+        ...mechanism,
+        expectedBatchSize: 10,
+        maxGradNorm: 1,
+        clipping: 'flat',
+        plannedSteps: 20,
+        steps: 10,
+        delta: 1e-6,
+        epsilon: 3,
+        accountant: { name: 'pld', bound: 'upper', tolerance: null },
+        releases: [{ name: 'gradient', bound: 1, weight: 1 }],
+        publicConstants: {},
+        seeded: key === 'seed',
+        software: { name: 'dp-moe', version: '0.1.0' },
+        ledgerHash,
+      }),
+    )
+  }
+  return { run, path, position, certify }
+}
 
+t.test('the ledger of a run folder, segments and recovered steps included', async (t) => {
+  const { run, path, position, certify } = await runOfTenSteps('run')
   refused(
     t,
     await cli.fail(t, ['account', '--ledger', run]),
@@ -245,37 +277,61 @@ t.test('the ledger of a run folder, segments and recovered steps included', asyn
     sampling: 'poisson',
     plannedSteps: 20,
     seeded: false,
+    comparedWith: null,
   })
-  t.match((await cli.run(['account', '--ledger', run, '--delta', '1e-5'])).stdout, /^noise multiplier +varies$/m)
+  const shown = (await cli.run(['account', '--ledger', run, '--delta', '1e-5'])).stdout
+  t.match(shown, /^noise multiplier +varies$/m)
+  t.match(shown, /^planned steps +20$/m)
+  t.match(shown, /^ledger +compared with no certificate or checkpoint/m)
   const plot = join(folder, 'run.svg')
   await cli.run(['account', '--ledger', run, '--delta', '1e-5', '--accountant', 'rdp', '--plot', plot])
   t.match(readFileSync(plot, 'utf8'), /accountant rdp, relation replace-one/)
 
-  mkdirSync(join(run, 'release'))
-  await writeCertificate(
-    join(run, 'release/certificate.json'),
-    createCertificate({
-      unit: 'example',
-      relation: 'replace-one',
-      ...mechanism,
-      expectedBatchSize: 10,
-      maxGradNorm: 1,
-      clipping: 'flat',
-      plannedSteps: 20,
-      steps: 10,
-      delta: 1e-6,
-      epsilon: 3,
-      accountant: { name: 'pld', bound: 'upper', tolerance: null },
-      releases: [{ name: 'gradient', bound: 1, weight: 1 }],
-      publicConstants: {},
-      seeded: false,
-      software: { name: 'dp-moe', version: '0.1.0' },
-      ledgerHash: fingerprint,
-    }),
-  )
-  t.equal(JSON.parse((await cli.run(['account', '--ledger', run, '--json'])).stdout).delta, 1e-6)
+  await certify(position.hash)
+  t.match(JSON.parse((await cli.run(['account', '--ledger', run, '--json'])).stdout), {
+    delta: 1e-6,
+    comparedWith: 'certificate',
+  })
 
   writeFileSync(path, readFileSync(path, 'utf8').replace('"step":3', '"step":2'))
   refused(t, await cli.fail(t, ['account', '--ledger', run]), 1, /ledger\.jsonl, line 5 was changed/)
   refused(t, await cli.fail(t, ['account', '--ledger', join(folder, 'none'), '--delta', '1e-5']), 1, /does not exist/)
+})
+
+t.test('the ledger of a seeded run: its epsilon bounds nothing', async (t) => {
+  const { run } = await runOfTenSteps('seeded', 'seed')
+  const { stdout } = await cli.run(['account', '--ledger', run, '--delta', '1e-5'])
+  t.match(stdout, /^NOT private +noise and sampling come from a seed/m)
+  t.notMatch(stdout, /certified/)
+})
+
+t.test('a ledger whose end is missing', async (t) => {
+  const cutShort = (path: string, lines: number) =>
+    writeFileSync(path, readFileSync(path, 'utf8').split('\n').slice(0, lines).join('\n').concat('\n'))
+
+  await t.test('is not that of the certificate', async (t) => {
+    const { run, path, position, certify } = await runOfTenSteps('certified')
+    await certify(position.hash)
+    cutShort(path, position.lines - 1)
+    refused(t, await cli.fail(t, ['account', '--ledger', run]), 1, /not the whole ledger.*certificate is of 10 steps/)
+  })
+
+  await t.test('is not that which a checkpoint was written beside', async (t) => {
+    const { run, path, position } = await runOfTenSteps('checkpoint')
+    const facts = {
+      nextStep: 8,
+      updates: 8,
+      key: 'os',
+      keyFingerprint: null,
+      configurationFingerprint: 'a'.repeat(64),
+      ledger: position,
+      extra: {},
+    } as const
+    const store = new CheckpointStore(join(run, 'private/checkpoints'))
+    await store.save(facts, { parameters: new Map(), optimizer: new Map() })
+    const account = ['account', '--ledger', run, '--delta', '1e-5']
+    t.match((await cli.run(account)).stdout, /^ledger +whole, by the run's checkpoint$/m)
+    cutShort(path, position.lines - 1)
+    refused(t, await cli.fail(t, account), 1, /not the whole ledger.*a checkpoint was written after its line 12/)
+  })
 })

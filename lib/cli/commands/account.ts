@@ -58,20 +58,27 @@ export const account = defineCommand({
     'dp-moe account --ledger runs/mails',
   ],
   async run({ json, debug: _, plot, ...values }) {
-    const { result, solved, eventAt } = values.ledger === undefined ? await solveFor(values) : await accountRun(values)
+    const answer = values.ledger === undefined ? await solveFor(values) : await accountRun(values)
+    const { result, eventAt } = answer
     if (plot !== undefined) {
       const { plotAccount } = await import('./account-plot.js')
       const { accountant, relation, delta, steps } = result
       await plotAccount(plot, { accountant, relation, delta, steps, eventAt })
     }
-    await printResult(json, result, () => describe(result, solved))
+    await printResult(json, result, () => describe(answer))
   },
 })
+
+const certified = 'certified upper bound'
 
 interface Answer {
   readonly result: Account
   /** Name of what was solved for; empty for a run, whose figures are all its own. */
   readonly solved: string
+  /** What epsilon is. */
+  readonly claim: string
+  /** What a reader of the figures must know beside them, in rows of the table. */
+  readonly remarks: readonly (readonly string[])[]
   /** The event of the first `steps` steps. */
   readonly eventAt: (steps: number) => DpEvent
 }
@@ -93,7 +100,7 @@ async function solveFor({ ledger: _, sampling = 'poisson', ...given }: AccountVa
   const shown = sampling === 'fixed-size' ? batchOf(sampleRate, datasetSize!) / datasetSize! : sampleRate
   const result = { ...bounds, delta, noiseMultiplier, sampleRate: shown, steps, accountant, relation, sampling }
   const eventAt = (count: number) => accounting.selfComposed(count, step(noiseMultiplier, sampleRate))
-  return { result, solved: missing[0]!, eventAt }
+  return { result, solved: missing[0]!, claim: certified, remarks: [], eventAt }
 }
 
 /** The sample rate that the flags of a sampling say, where they say one. */
@@ -156,6 +163,7 @@ async function accountRun({ ledger, ...values }: AccountValues): Promise<Answer>
     'noiseMultiplier',
     'steps',
     'epsilon',
+    'relation',
     'sampling',
     'datasetSize',
     'maxBatchSize',
@@ -163,12 +171,22 @@ async function accountRun({ ledger, ...values }: AccountValues): Promise<Answer>
   const extra = fixed.find((name) => values[name] !== undefined)
   if (extra) throw usageError(`${flagName(extra)} cannot be given with --ledger: the ledger says it`)
   const { accountLedger } = await import('../ledger-account.js')
-  return { ...(await accountLedger(ledger!, values)), solved: '' }
+  const account = await accountLedger(ledger!, values)
+  const { seeded, plannedSteps, comparedWith } = account.result
+  const remarks = [
+    ['planned steps', String(plannedSteps)],
+    ...(seeded ? [['NOT private', 'noise and sampling come from a seed: whoever knows it can take them away']] : []),
+    comparedWith
+      ? ['ledger', `whole, by the run's ${comparedWith}`]
+      : ['ledger', 'compared with no certificate or checkpoint: steps missing at its end would not be seen'],
+  ]
+  const claim = seeded ? 'that of a run with a secret key, which this was not' : certified
+  return { ...account, solved: '', claim, remarks }
 }
 
-function describe(result: Account, solved: string): string {
+function describe({ result, solved, claim, remarks }: Answer): string {
   const { epsilon, lowerBound, accountant } = result
-  const bound = `certified upper bound${accountant === 'pld' ? `; at least ${shortNumber(lowerBound, 'down')}` : ''}`
+  const bound = `${claim}${accountant === 'pld' ? `; at least ${shortNumber(lowerBound, 'down')}` : ''}`
   const row = (name: string, title: string, value: number | null, safe: 'up' | 'down', remark?: string) => {
     const shown =
       value === null ? 'varies' : name === solved || remark || solved === '' ? shortNumber(value, safe) : asGiven(value)
@@ -183,6 +201,7 @@ function describe(result: Account, solved: string): string {
     ['accountant', accountant],
     ['relation', result.relation],
     ['sampling', result.sampling],
+    ...remarks,
   ])
 }
 
