@@ -60,9 +60,9 @@ export function trainingKey(key: RunKey, training: number): RunKey {
 }
 
 /**
- * The key that a run draws from: that of a file is mixed with all that decides what the run does, its data included. Two
- * runs with one key file have the same noise only where everything else is the same too, and so the same weights: under
- * equal noise, the difference of two releases would show their gradients.
+ * The key that a run draws from: that of a file is mixed with all that decides what the run does, its data and the kernels
+ * it runs on included. Two runs with one key file have the same noise only where everything else is the same too, and so
+ * the same weights: under equal noise, the difference of two releases would show their gradients.
  *
  * @param run plain data
  */

@@ -147,13 +147,15 @@ async function openLedger(
   throw isComplete
     ? complete(folder)
     : refusal(
-        `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files, or start a new run`,
+        `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files` +
+          `${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
       )
 }
 
 /** What must be the same on resume: all that decides what a step does. A private run's data and key are in its ledger. */
-function configuration({ options, recipe, pretrained, plan, data }: OpenRunParts): unknown {
+function configuration({ options, recipe, pretrained, plan, data, key, device }: OpenRunParts): unknown {
   return {
+    ...(key.source === 'file' && { kernels: kernelsOf(device) }),
     recipe,
     plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
     maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
@@ -170,4 +172,9 @@ function configuration({ options, recipe, pretrained, plan, data }: OpenRunParts
     ...(plan === undefined && { data: data.fingerprint() }),
     version,
   }
+}
+
+/** What the last bits of results depend on: under a key file equal noise must mean equal weights. */
+function kernelsOf({ info: { name, instructionSet, threads } }: Device): unknown {
+  return [process.platform, process.arch, instructionSet, name === 'cpu' ? null : threads]
 }
