@@ -147,16 +147,3 @@ function nothingFound(name: string, config: string | undefined, paths: readonly 
     : `expected Parquet, JSONL, CSV or TSV files named after their split, got ${paths.length === 0 ? 'none' : paths.slice(0, 5).join(', ')}`
   return new DpMoeError('DATA_FORMAT', `${what} has no data that can be read: ${why}`)
 }
-
-/** Whether every file that says to be one of N (`-00000-of-00003`) has the others beside it. */
-export function isComplete(paths: readonly string[]): boolean {
-  return paths.every((path) => {
-    const [, before, count, after] = /^(.*)-\d{5}-of-(\d{5})(.*)$/.exec(path) ?? []
-    if (count === undefined) return true
-    const all = Array.from(
-      { length: Number(count) },
-      (_, i) => `${before}-${String(i).padStart(5, '0')}-of-${count}${after}`,
-    )
-    return all.every((one) => paths.includes(one))
-  })
-}

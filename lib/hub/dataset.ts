@@ -1,16 +1,9 @@
-import { existsSync } from 'node:fs'
-import { readdir, readFile } from 'node:fs/promises'
-import { join, sep } from 'node:path'
+import { join } from 'node:path'
 import { DpMoeError } from '../errors.js'
 import { type DatasetCard, parseDatasetCard } from './dataset-card.js'
-import {
-  type DatasetSelection,
-  type DatasetSplit,
-  filesOfDataset,
-  isComplete,
-  type SplitFiles,
-} from './dataset-files.js'
-import { downloadRepository, type HubOptions, isRepositoryName } from './download.js'
+import { type DatasetSelection, type DatasetSplit, filesOfDataset, type SplitFiles } from './dataset-files.js'
+import { downloadRepository, type HubOptions } from './download.js'
+import { isRepositoryName } from './repository.js'
 
 export interface DatasetOptions extends HubOptions {
   /** The splits to download, or what chooses among those that there are; those that there are not are left out. */
@@ -81,10 +74,6 @@ export async function downloadDataset(
     throw new DpMoeError('INVALID_ARGUMENT', `Expected a data set as owner/name or owner/name/part, got '${name}'`)
   }
   const { repository, config } = parsed
-  const select = async (paths: readonly string[], read: (path: string) => Promise<string>) => {
-    const card = await parseDatasetCard(paths.includes(README) ? await read(README) : '')
-    return { card, selection: filesOfDataset(repository, config, paths, card) }
-  }
   const there = ({ splits: all }: DatasetSelection) =>
     (['train', 'validation', 'test'] as const).filter((split) => all[split] !== undefined)
   const chosenOf = (selection: DatasetSelection) => {
@@ -101,26 +90,11 @@ export async function downloadDataset(
   })
   return downloadRepository({ type: 'dataset', name: repository }, options, {
     async choose(files, read) {
-      const { card, selection } = await select(
-        files.map(({ path }) => path),
-        read,
-      )
+      const names = files.map(({ path }) => path)
+      const card = await parseDatasetCard(names.includes(README) ? await read(README) : '')
+      const selection = filesOfDataset(repository, config, names, card)
       const paths = new Set(wanted(selection))
       return { files: files.filter(({ path }) => paths.has(path)), result: (folder) => result(folder, card, selection) }
-    },
-    async fromCache(folder) {
-      if (!existsSync(folder)) return undefined
-      const names = await readdir(folder, { recursive: true })
-      const paths = names.map((one) => one.split(sep).join('/'))
-      try {
-        const { card, selection } = await select(paths, (path) => readFile(join(folder, path), 'utf8'))
-        return isComplete(wanted(selection)) && wanted(selection).length > 0
-          ? result(folder, card, selection)
-          : undefined
-      } catch (error) {
-        if (error instanceof DpMoeError && error.code === 'DATA_FORMAT') return undefined
-        throw error
-      }
     },
   })
 }

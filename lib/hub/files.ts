@@ -10,6 +10,12 @@ export interface HubFile {
   readonly sha256: string | undefined
 }
 
+/** Whether a path of a repository stays in its folder and can be a file's. */
+export function isInside(path: string): boolean {
+  const parts = path.split('/')
+  return !/[\\\p{Cc}]/u.test(path) && parts.every((part) => part !== '' && part !== '.' && part !== '..')
+}
+
 /** What a model folder holds beside its weights. */
 const SMALL_FILES = [
   'config.json',

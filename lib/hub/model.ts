@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { downloadRepository, type HubOptions, isRepositoryName } from './download.js'
+import { downloadRepository, type HubOptions } from './download.js'
 import { filesOfModel, INDEX, WEIGHTS } from './files.js'
+import { isRepositoryName } from './repository.js'
 
 /** Whether `model` names a model on the hub: `owner/name`, and no folder of that name. */
 export function isHubName(model: string): boolean {
@@ -16,7 +17,8 @@ export async function modelFolder(model: string, options: HubOptions = {}): Prom
 
 /**
  * Downloads a model and returns its folder in the cache, which other programs of the hub share. What the cache holds is not
- * downloaded again; without a network it is used as it is.
+ * downloaded again, unless it was cut; without a network it is used if all files that the hub has listed are there. What another
+ * program put there is used if it has a configuration and all weights.
  *
  * Guarantee. A file is under its name only once all of it is there and has the checksum that the hub states.
  *
@@ -27,7 +29,7 @@ export async function modelFolder(model: string, options: HubOptions = {}): Prom
 export function downloadModel(name: string, options: HubOptions = {}): Promise<string> {
   return downloadRepository({ type: 'model', name }, options, {
     choose: async (files) => ({ files: filesOfModel(name, files), result: (folder) => folder }),
-    fromCache: async (folder) => ((await isWhole(folder)) ? folder : undefined),
+    fromUnlisted: async (folder) => ((await isWhole(folder)) ? folder : undefined),
   })
 }
 

@@ -72,7 +72,7 @@ export async function evaluateLanguageFolder(
   if (maxLength !== undefined && !(Number.isInteger(maxLength) && maxLength >= 1 && maxLength <= longest)) {
     throw new OutOfRangeError('maxLength', `an integer from 1 to ${longest}`, maxLength)
   }
-  const { data: files } = await measuredData(options)
+  const { data: files, split } = await measuredData(options)
   const examples = await readExamples(files, { ...columns, ...(format && { format }) })
   const length = maxLength ?? (await lengthOfTokenizer(folder, shape.maxPositions ?? 512))
   const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength: length })
@@ -82,7 +82,8 @@ export async function evaluateLanguageFolder(
   const device = openDevice(options)
   try {
     const model = await openLanguageModel(device, folder)
-    return await evaluateLanguageModel(device, model, data, { maxRows: scoredRowsWithinBudget(shape), signal })
+    const result = await evaluateLanguageModel(device, model, data, { maxRows: scoredRowsWithinBudget(shape), signal })
+    return { ...result, ...(split && { split }) }
   } finally {
     device.close()
   }

@@ -24,9 +24,12 @@ export async function withDataset(options: TrainOptions): Promise<TrainOptions> 
   }
 }
 
-/** Files to measure a model on, and the class names by number where the data set states them. */
+/** Files to measure a model on. */
 export interface MeasuredData {
   readonly data: string | readonly string[]
+  /** Which split of a data set they are. */
+  readonly split?: DatasetSplit
+  /** Class names by number, where the data set states them. */
   readonly labelNames?: readonly string[]
 }
 
@@ -54,14 +57,14 @@ export async function measuredData(
     throw new DpMoeError('INVALID_ARGUMENT', `Expected data or dataset, got ${got}`)
   }
   if (dataset === undefined) return { data: data! }
-  const splits = (there: readonly DatasetSplit[]) => [
-    split ?? (['validation', 'test'] as const).find((one) => there.includes(one)) ?? 'validation',
-  ]
+  const choose = (there: readonly DatasetSplit[]) =>
+    split ?? (['validation', 'test'] as const).find((one) => there.includes(one)) ?? 'validation'
+  const splits = (there: readonly DatasetSplit[]) => [choose(there)]
   const downloaded = await downloadDataset(dataset, { splits, ...transfer(datasetRevision, onDownload, signal) })
-  const [wanted] = splits(downloaded.splits)
-  const files = filesOf(downloaded, wanted!, dataset)
+  const wanted = choose(downloaded.splits)
+  const files = filesOf(downloaded, wanted, dataset)
   const labelNames = await namesOf(downloaded, files, options.label ?? 'label')
-  return { data: files, ...(labelNames && { labelNames }) }
+  return { data: files, split: wanted, ...(labelNames && { labelNames }) }
 }
 
 function transfer(

@@ -1,6 +1,6 @@
 import type { NeighboringRelation } from '../accounting/index.js'
 import type { DeviceName, Precision } from '../engine/device.js'
-import type { HubProgress } from '../hub/index.js'
+import type { DatasetSplit, HubProgress } from '../hub/index.js'
 import type { PretrainedTask } from '../models/model-from-pretrained.js'
 import type { AdapterTarget, TrainableChoice } from '../nn/trainable.js'
 import type { ClippingMode } from '../privacy/clipping.js'
@@ -230,4 +230,6 @@ export interface EvaluationResult {
   readonly tokens?: number
   /** Of a language model: exp(loss). */
   readonly perplexity?: number
+  /** Of a data set of the hub: the split that was measured on. */
+  readonly split?: DatasetSplit
 }

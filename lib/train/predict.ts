@@ -103,12 +103,14 @@ export class Predictor implements Disposable {
     }
     const { model, tokenizer, bag, labels } = this.#classifier
     const columns = columnsOf('classification', options)
-    const { data, labelNames } = await measuredData(options)
+    const { data, labelNames, split } = await measuredData(options)
     const read = { ...columns, ...(format && { format }), ...(labelNames && { labelNames }) }
     const examples = await readExamples(data, read)
     const classes = encodeLabels(examples, new LabelSet(labels), data)
     const side = { texts: examples.map((example) => example.text), classes }
-    return evaluateClassifier(this.#device, model, await encodeTexts(side, tokenizer, bag, signal), signal)
+    const encoded = await encodeTexts(side, tokenizer, bag, signal)
+    const result = await evaluateClassifier(this.#device, model, encoded, signal)
+    return { ...result, ...(split && { split }) }
   }
 
   /** Gives back the model's memory and threads; `using` calls it too. */

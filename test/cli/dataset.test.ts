@@ -74,9 +74,10 @@ t.test('train and eval on a part of a data set: splits, class names, shards', as
     cli.run(['eval', file('sst2'), '--dataset', 'glue/sst2', '--text', 'sentence', '--json', ...flags], {
       env: noNetwork,
     })
-  t.match(JSON.parse((await evaluate()).stdout), { accuracy: 1, examples: 60 }, 'validation, from the cache')
-  t.match(JSON.parse((await evaluate('--split', 'train')).stdout), { accuracy: 1, examples: 300 })
-  refused(t, await evaluate('--split', 'test'), 1, /nyu-mll\/glue: the network is switched off/)
+  t.match(JSON.parse((await evaluate()).stdout), { split: 'validation', accuracy: 1, examples: 60 })
+  t.match(JSON.parse((await evaluate('--split', 'train')).stdout), { split: 'train', accuracy: 1, examples: 300 })
+  const lacks = /nyu-mll\/glue: the network is switched off, and the cache lacks sst2\/test-00000-of-00001\.parquet/
+  refused(t, await evaluate('--split', 'test'), 1, lacks)
   const online = ['eval', file('sst2'), '--dataset', 'glue/sst2', '--text', 'sentence', '--split', 'test']
   refused(t, await cli.run(online, { env }), 1, /test-00000-of-00001\.parquet:1: the label '-1' is unknown/)
 })
@@ -87,8 +88,9 @@ t.test('CSV with class names in the card; a share set aside; a test split alone'
   const { examples, validation } = JSON.parse(stdout)
   t.ok(validation.examples > 10 && examples + validation.examples === 200)
   t.same(certificate('csv').publicConstants.labels, names)
-  const { stdout: measured } = await cli.run(['eval', file('csv'), '--dataset', 'owner/csv', '--json'], { env })
-  t.match(JSON.parse(measured), { examples: 200, accuracy: 1 })
+  const measure = (...flags: string[]) => cli.run(['eval', file('csv'), '--dataset', 'owner/csv', ...flags], { env })
+  t.match(JSON.parse((await measure('--json')).stdout), { split: 'test', examples: 200, accuracy: 1 })
+  t.match((await measure()).stdout, /^split +test\n/)
   const one = { ...env, HF_HUB_CACHE: file('other-cache') }
   const revision = ['eval', file('csv'), '--dataset', 'owner/csv', '--dataset-revision', 'v2']
   refused(t, await cli.run(revision, { env: one }), 1, /no data set owner\/csv with revision 'v2'/)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { type DatasetCard, parseDatasetCard } from '../../lib/hub/dataset-card.js'
-import { filesOfDataset, isComplete } from '../../lib/hub/dataset-files.js'
+import { filesOfDataset } from '../../lib/hub/dataset-files.js'
 
 const none: DatasetCard = { configs: [], labelNames: new Map() }
 
@@ -169,13 +169,5 @@ t.test('without a card, from the names of files', (t) => {
   ] as const) {
     t.throws(() => filesOfDataset('o/n', config, paths, none), { code: 'DATA_FORMAT', message }, String(message))
   }
-  t.end()
-})
-
-t.test('whether all files of a numbered set are there', (t) => {
-  const three = [0, 1, 2].map((i) => `a/train-0000${i}-of-00003.parquet`)
-  t.ok(isComplete([...three, 'a/test.parquet']))
-  t.notOk(isComplete(three.slice(1)))
-  t.ok(isComplete([]))
   t.end()
 })

@@ -115,11 +115,9 @@ t.test('without a network the cache is enough, and where it is not that is said'
       const again = await downloadDataset(name, { ...options, ...more })
       t.same([again.files, again.labelNames], [files, labelNames], name)
     }
-    await t.rejects(
-      downloadDataset(name, { ...options, splits: ['test'], offline: true }),
-      { code: 'NETWORK' },
-      'a split that was not downloaded',
-    )
+    const test = { ...options, splits: ['test'] as const, offline: true }
+    if (name === 'owner/shards') t.same((await downloadDataset(name, test)).files, {}, 'there is no such split')
+    else await t.rejects(downloadDataset(name, test), { code: 'NETWORK' }, 'a split that was not downloaded')
   }
   const options = fresh('train')
   const { files } = await downloadDataset('owner/shards', options)
@@ -149,7 +147,7 @@ t.test('what is refused', async (t) => {
   }
   const options = fresh()
   await t.rejects(downloadDataset('owner/changed', options), { code: 'MODEL_FORMAT', message: /another checksum/ })
-  t.same(filesIn(options.cacheFolder!), [], 'nothing of it is kept')
+  t.same(filesIn(join(options.cacheFolder!, 'datasets--owner--changed', 'snapshots')), [], 'nothing of it is kept')
   const outside = fresh()
   const { files } = await downloadDataset('owner/outside', outside)
   t.equal(files.train!.length, 1, 'files outside the repository are not taken for its own')

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
@@ -185,6 +185,41 @@ t.test('without a network the cache is enough, and where it is not that is said'
     { code: 'NETWORK' },
     'a shard is missing',
   )
+})
+
+t.test('without a network a model is used if all is there that the hub has listed', async (t) => {
+  const options = fresh()
+  const offline = { ...options, offline: true }
+  const folder = await downloadModel('owner/single', options)
+  const lists = join(folder, '../../dp-moe-listings')
+  t.same(filesIn(lists), [`${COMMIT}.json`])
+  rmSync(join(folder, 'tokenizer.json'))
+  await t.rejects(downloadModel('owner/single', offline), {
+    code: 'NETWORK',
+    message: /switched off, and the cache lacks tokenizer\.json \(2 bytes\)/,
+  })
+  await downloadModel('owner/single', options)
+  truncateSync(join(folder, 'model.safetensors'), 10)
+  await t.rejects(downloadModel('owner/single', offline), { message: /holds 10 of 7000 bytes of model\.safetensors/ })
+  await downloadModel('owner/single', options)
+  t.equal(readFileSync(join(folder, 'model.safetensors'), 'utf8').length, 7000)
+  rmSync(lists, { recursive: true })
+  rmSync(join(folder, 'tokenizer.json'))
+  t.equal(await downloadModel('owner/single', offline), folder, 'as another program left it: its weights are there')
+  rmSync(join(folder, 'model.safetensors'))
+  await t.rejects(downloadModel('owner/single', offline), { code: 'NETWORK' })
+})
+
+t.test('what may be meant as a folder: that there is none is said', async (t) => {
+  for (const [name, more, code] of [
+    ['owner/nothing', {}, 'FILE_NOT_FOUND'],
+    ['owner/secret', {}, 'FILE_ACCESS'],
+    ['owner/down', {}, 'NETWORK'],
+    ['owner/single', { offline: true }, 'NETWORK'],
+  ] as const) {
+    const message = new RegExp(`there is no folder ${name} here either`)
+    await t.rejects(downloadModel(name, { ...fresh(), ...more }), { code, message }, name)
+  }
 })
 
 t.test('what is refused', async (t) => {

@@ -52,18 +52,17 @@ export const evaluateCommand = defineCommand({
     const result = await withDownloadBar(({ onProgress }) =>
       evaluate(folder!, { ...options, ...(onProgress && { onDownload: onProgress }) }),
     )
-    const { accuracy, examples, loss, tokens, perplexity } = result
+    const { accuracy, examples, loss, tokens, perplexity, split: measured } = result
     const ofTokens = perplexity === undefined ? {} : { tokens, perplexity }
-    await printResult(json, { accuracy, examples, loss, ...ofTokens }, () => {
+    const ofDataset = measured === undefined ? {} : { split: measured }
+    const rows = Object.entries(ofDataset)
+    await printResult(json, { ...ofDataset, accuracy, examples, loss, ...ofTokens }, () => {
       const share = `${(100 * accuracy).toFixed(2)} %`
       if (perplexity === undefined) {
-        return table([
-          ['accuracy', share],
-          ['loss', loss.toFixed(4)],
-          ['examples', String(examples)],
-        ])
+        return table([...rows, ['accuracy', share], ['loss', loss.toFixed(4)], ['examples', String(examples)]])
       }
       return table([
+        ...rows,
         ['perplexity', perplexity.toFixed(3)],
         ['loss', `${loss.toFixed(4)} of a token`],
         ['token accuracy', share],
