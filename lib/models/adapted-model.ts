@@ -1,19 +1,17 @@
 import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
-import { DpMoeError } from '../errors.js'
-import { type HubOptions, isHubName, modelFolder } from '../hub/index.js'
-import { adapterWeightsFile, baseFingerprintKey, readAdapterConfig } from './hugging-face/adapter-config.js'
+import type { HubOptions } from '../hub/index.js'
+import { findBase } from './adapter-base.js'
+import { type AdapterConfig, readAdapterConfig } from './hugging-face/adapter-config.js'
 import { mergeAdapterFile } from './hugging-face/adapters.js'
 import { configFile, exists, readJsonObject } from './hugging-face/checkpoint.js'
 import { labelsOf } from './hugging-face/config.js'
-import { modelFingerprint } from './hugging-face/fingerprint.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
 import { modelFromPretrained } from './model-from-pretrained.js'
 import { readTask } from './open-model.js'
-import { SafetensorsFile } from './safetensors.js'
 
 export interface AdaptedModelOptions extends HubOptions {
-  /** The model that the adapters belong to: a folder, or owner/name on the hub. Default: as adapter_config.json names it. */
+  /** The model that the adapters belong to: a folder, or owner/name on the hub. Default: found by its name in adapter_config.json. */
   readonly base?: string
 }
 
@@ -26,22 +24,37 @@ export interface AdaptedModel {
   readonly merged: number
 }
 
+/** Adapters, and the folder of the model that they belong to. */
+export interface FoundAdapters {
+  readonly folder: string
+  readonly baseFolder: string
+  readonly config: AdapterConfig
+}
+
+/** Finds the model that a folder of adapters belongs to, without reading either's weights into memory. */
+export async function findAdapters(folder: string, options: AdaptedModelOptions = {}): Promise<FoundAdapters> {
+  const config = await readAdapterConfig(folder)
+  return { folder, config, baseFolder: await findBase(folder, config.base, options) }
+}
+
 /**
  * Opens a folder of LoRA adapters in the layout of PEFT and the model that they belong to, as one model with plain weights.
  *
  * Guarantee. Adapters that dp-moe wrote are added to the very model that they were trained on, or refused.
  *
  * @throws DpMoeError FILE_NOT_FOUND, NETWORK where that model cannot be had; MODEL_FORMAT where it is another one, or a kind of
- *   adapter is not offered
+ *   adapter is not offered, or adapters are missing
  */
 export async function openAdapted(
   device: Device,
   folder: string,
-  { base, ...hub }: AdaptedModelOptions = {},
+  options: AdaptedModelOptions = {},
 ): Promise<AdaptedModel> {
-  const { base: named, ...config } = await readAdapterConfig(folder)
-  const baseFolder = await findBase(folder, base ?? named, hub)
-  await requireBase(folder, baseFolder)
+  return openFound(device, await findAdapters(folder, options))
+}
+
+/** The model of adapters that were found, with plain weights. */
+export async function openFound(device: Device, { folder, baseFolder, config }: FoundAdapters): Promise<AdaptedModel> {
   const settings = (await exists(join(folder, configFile))) ? folder : baseFolder
   const labels = labelsOf(await readJsonObject(join(settings, configFile)))
   const task = await readTask(settings)
@@ -57,22 +70,4 @@ export async function openAdapted(
     model[Symbol.dispose]()
     throw error
   }
-}
-
-async function findBase(folder: string, base: string, hub: HubOptions): Promise<string> {
-  if (isHubName(base) || (await exists(join(base, configFile)))) return modelFolder(base, hub)
-  throw new DpMoeError(
-    'FILE_NOT_FOUND',
-    `${folder} holds adapters of ${base}, and no model is there. Say where it is: dp-moe merge --base`,
-  )
-}
-
-async function requireBase(folder: string, baseFolder: string): Promise<void> {
-  await using file = await SafetensorsFile.open(join(folder, adapterWeightsFile))
-  const expected = file.metadata[baseFingerprintKey]
-  if (expected === undefined || expected === (await modelFingerprint(baseFolder))) return
-  throw new DpMoeError(
-    'MODEL_FORMAT',
-    `${baseFolder} is not the model that the adapters in ${folder} were trained on: its weights or its config.json differ`,
-  )
 }

@@ -3,11 +3,18 @@ import { join, resolve } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
 import { withFileErrors } from '../files.js'
-import { type AdaptedModelOptions, openAdapted } from './adapted-model.js'
+import { type AdaptedModelOptions, findAdapters, openFound } from './adapted-model.js'
 import { holdsAdapters } from './hugging-face/adapter-config.js'
 import { Checkpoint, configFile, indexFile } from './hugging-face/checkpoint.js'
 import type { WeightType } from './hugging-face/save-weights.js'
-import { certificateFile, copyCompanions, copyIfThere, requireFreeFolder, writeModelFolder } from './model-folder.js'
+import {
+  certificateFile,
+  copyCompanions,
+  copyIfThere,
+  requireApart,
+  requireFreeFolder,
+  writeModelFolder,
+} from './model-folder.js'
 
 export interface MergeOptions extends AdaptedModelOptions {
   /** Replaces a folder that holds a model and nothing else. */
@@ -30,7 +37,8 @@ export interface MergeResult {
  *
  * Guarantee. `output` is what it was before, or the whole new model; when anything fails, nothing is left.
  *
- * @throws DpMoeError FILE_EXISTS where `output` holds anything, with `overwrite` anything but a model; else as opening the model
+ * @throws DpMoeError FILE_EXISTS where `output` holds anything, with `overwrite` anything but a model or a model that is read, the
+ *   adapters' own included; else as opening the model
  */
 export async function mergeModel(
   device: Device,
@@ -48,7 +56,10 @@ export async function mergeModel(
     await writeModelFolder(target, overwrite, (temporary) => copyModel(folder, temporary))
     return { base: undefined, merged: 0 }
   }
-  const { model, baseFolder, merged } = await openAdapted(device, folder, options)
+  const found = await findAdapters(folder, options)
+  const { baseFolder } = found
+  await requireApart(target, baseFolder)
+  const { model, merged } = await openFound(device, found)
   using _ = model
   const written = dtype ?? (await weightTypeOf(baseFolder))
   options.signal?.throwIfAborted()

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, realpath, rmdir } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
 import { DpMoeError } from '../errors.js'
-import { replaceFile, systemErrorCode, withFileErrors, writeFolderAtomically } from '../files.js'
+import { fileError, replaceFile, systemErrorCode, withFileErrors, writeFolderAtomically } from '../files.js'
 import { configFile, exists, indexFile } from './hugging-face/checkpoint.js'
 
 /** What lies beside the weights and is copied as it is. */
@@ -77,8 +77,41 @@ export async function requireFreeFolder(target: string, source: string, overwrit
       `${target} holds ${what}, and only a model and nothing else is overwritten. Choose another folder`,
     )
   }
-  if ((await realpath(target)) === (await realpath(source))) {
-    throw new DpMoeError('FILE_EXISTS', `${target} is the model that is read. Choose another folder`)
+  await requireNotHeld(target, source)
+}
+
+/** Refuses to write a folder that is, or lies in, or holds any of, a model that is read; links are followed. */
+export async function requireApart(target: string, source: string): Promise<void> {
+  if (isWithin(await realPathOf(target), await realpath(source))) {
+    throw new DpMoeError('FILE_EXISTS', `${target} lies in ${source}, the model that is read. Choose another folder`)
+  }
+  await requireNotHeld(target, source)
+}
+
+async function requireNotHeld(target: string, source: string): Promise<void> {
+  const written = await realPathOf(target)
+  for (const path of [source, ...(await namesIn(source)).map((name) => join(source, name))]) {
+    if (!isWithin(await realPathOf(path), written)) continue
+    throw new DpMoeError(
+      'FILE_EXISTS',
+      `${target} is the model that is read, or holds ${path} of it. Choose another folder`,
+    )
+  }
+}
+
+/** Whether a path is a folder or lies anywhere in it. */
+function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
+}
+
+/** A path without links, of what is there of it. */
+async function realPathOf(path: string): Promise<string> {
+  try {
+    return await realpath(path)
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT') throw fileError(error, 'read', path)
+    return join(await realPathOf(dirname(path)), basename(path))
   }
 }
 

@@ -11,6 +11,7 @@ import {
   type Tokenizer,
 } from '../data/index.js'
 import type { Device } from '../engine/device.js'
+import { noteBase } from '../models/adapter-base.js'
 import { saveAdapters } from '../models/hugging-face/adapters.js'
 import { savePretrained } from '../models/pretrained.js'
 import type { PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
@@ -124,7 +125,8 @@ class ClassifierLearner implements Learner {
     const { recipe, labels, tokenizer, options, pretrained } = this.#parts
     if (options.release === 'adapters') {
       const [model, own] = [this.model as PretrainedTextClassifier, tokenizer as HuggingFaceTokenizer]
-      return await saveAdapters(folder, model, pretrained!, own)
+      await saveAdapters(folder, model, pretrained!, own)
+      return await noteBase(folder, pretrained!.name)
     }
     mergeAdapters(this.model)
     const config = recipe.model.modelType === 'pretrained' ? undefined : recipe.model

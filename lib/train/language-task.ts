@@ -1,6 +1,7 @@
 import { type Example, type HuggingFaceTokenizer, splitIntoMicroBatches } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
+import { noteBase } from '../models/adapter-base.js'
 import type { GenerativeModel } from '../models/generation/generate.js'
 import { readGenerationSettings } from '../models/generation/text-generator.js'
 import { saveAdapters } from '../models/hugging-face/adapters.js'
@@ -135,8 +136,10 @@ class LanguageLearner implements Learner {
 
   async save(folder: string): Promise<void> {
     const { options, pretrained, tokenizer } = this.#parts
-    if (options.release === 'adapters') await saveAdapters(folder, this.model, pretrained, tokenizer)
-    else {
+    if (options.release === 'adapters') {
+      await saveAdapters(folder, this.model, pretrained, tokenizer)
+      await noteBase(folder, pretrained.name)
+    } else {
       mergeAdapters(this.model)
       await this.model.savePretrained(folder, { tokenizer })
     }

@@ -65,6 +65,13 @@ t.test('a run that releases adapters, merged: the release of the same run with p
   const { code, stdout, stderr } = await cli.run(['merge', file('adapters'), '--output', file('merged'), '--json'])
   t.match({ code, stderr }, { code: 0, stderr: '' })
   t.same(JSON.parse(stdout), { output: file('merged'), base, merged: 12 })
+  for (const name of readdirSync(file('adapters', 'release'))) {
+    t.notOk(readFileSync(file('adapters', 'release', name)).includes(folder), `${name}: no path of this machine`)
+  }
+  t.match(
+    readFileSync(file('adapters', 'release', 'adapter_config.json'), 'utf8'),
+    '"base_model_name_or_path": "./bert"',
+  )
   const bytes = (...names: string[]) => readFileSync(file(...names))
   t.notOk(bytes('merged', 'model.safetensors').equals(readFileSync(join(base, 'model.safetensors'))))
   for (const name of ['model.safetensors', 'config.json', 'tokenizer.json', 'tokenizer_config.json']) {
@@ -85,7 +92,12 @@ t.test('the base may have moved', async (t) => {
   cpSync(file('adapters', 'release'), file('alone'), { recursive: true })
   rmSync(base, { recursive: true })
   const merge = (...more: string[]) => ['merge', file('alone'), '--output', file('again'), ...more]
-  refused(t, await cli.fail(t, merge()), 1, /alone holds adapters of .*bert, and no model is there\. .*--base/)
+  refused(
+    t,
+    await cli.fail(t, merge()),
+    1,
+    /alone holds adapters of \.\/bert, and no model is there, nor beside them\. .*--base/,
+  )
   t.match(await cli.run(merge('--base', file('moved'))), { code: 0 })
   t.ok(readFileSync(file('again', 'model.safetensors')).equals(readFileSync(file('merged', 'model.safetensors'))))
   refused(t, await cli.fail(t, merge('--base', file('merged'))), 1, /again is not empty.*--overwrite/)

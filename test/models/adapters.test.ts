@@ -16,7 +16,8 @@ import { SafetensorsFile, type TensorSource, writeSafetensors } from '../../lib/
 import { upcycle } from '../../lib/models/upcycle.js'
 import { Initializer } from '../../lib/nn/initializer.js'
 import { Linear } from '../../lib/nn/linear.js'
-import { adaptersOf, mergeAdapters, setTrainable } from '../../lib/nn/trainable.js'
+import { adaptersOf, mergeAdapters } from '../../lib/nn/trainable.js'
+import { adaptedModel, changedAdapters } from '../support/adapters.js'
 import { tinyBert } from '../support/bert.js'
 import { batchOf, examples } from '../support/models.js'
 import { perturb } from '../support/token-model.js'
@@ -25,7 +26,6 @@ const device = Device.open('cpu', { threads: 2 })
 t.teardown(() => device[Symbol.dispose]())
 const root = t.testdir()
 const units = examples([5, 9, 1, 17])
-const HEAD = /^(head|pooler)\./
 
 const dense = join(root, 'dense')
 {
@@ -40,16 +40,7 @@ const sparse = join(root, 'sparse')
   await model.savePretrained(sparse)
 }
 
-/** A model with trained adapters: both halves are far from zero. */
-async function adapted(folder: string, rank = 2, alpha = 6): Promise<HuggingFaceModel> {
-  const model = await openModel(device, folder)
-  setTrainable(model, 'lora', new Initializer(device, 5), { head: HEAD, rank, alpha })
-  for (const parameter of model.trainableParameters()) {
-    const values = Float32Array.from({ length: parameter.size }, (_, i) => Math.sin(i + parameter.size) / 3)
-    parameter.tensor.write(values)
-  }
-  return model
-}
+const adapted = (folder: string) => adaptedModel(device, folder)
 
 async function saved(folder: string, name: string): Promise<{ model: HuggingFaceModel; adapters: string }> {
   const model = await adapted(folder)
@@ -65,30 +56,6 @@ const logits = (model: HuggingFaceModel) =>
 const difference = (a: Float32Array, b: Float32Array) =>
   a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0)
 const json = (...path: string[]) => JSON.parse(readFileSync(join(...path), 'utf8'))
-
-/** Writes a copy of adapters with some of their tensors or settings changed. */
-async function changed(
-  from: string,
-  name: string,
-  {
-    settings = {},
-    tensors = (all) => all,
-  }: { settings?: object; tensors?: (all: Map<string, TensorSource>) => Map<string, TensorSource> },
-): Promise<string> {
-  const folder = join(root, name)
-  cpSync(from, folder, { recursive: true })
-  writeFileSync(
-    join(folder, 'adapter_config.json'),
-    JSON.stringify({ ...json(from, 'adapter_config.json'), ...settings }),
-  )
-  await using file = await SafetensorsFile.open(join(from, 'adapter_model.safetensors'))
-  const all = new Map<string, TensorSource>()
-  for (const [key, { dtype, shape }] of file.tensors) {
-    all.set(key, { dtype, shape, data: await file.readFloat32(key) })
-  }
-  await writeSafetensors(join(folder, 'adapter_model.safetensors'), tensors(all), file.metadata)
-  return folder
-}
 
 t.test('adapters in the layout of PEFT, merged: the logits of the model that was trained', async (t) => {
   for (const [folder, matrices] of [
@@ -117,7 +84,7 @@ t.test('adapters in the layout of PEFT, merged: the logits of the model that was
   t.match(settings, {
     peft_type: 'LORA',
     task_type: 'SEQ_CLS',
-    base_model_name_or_path: dense,
+    base_model_name_or_path: './dense',
     r: 2,
     lora_alpha: 6,
     modules_to_save: ['bert.pooler.dense', 'classifier'],
@@ -134,11 +101,11 @@ t.test('adapters of a language model, in the type of its weights', async (t) => 
   await saveAdapters(adapters, model, { name: fixture, fingerprint: await modelFingerprint(fixture) })
   t.match(json(adapters, 'adapter_config.json'), { task_type: 'CAUSAL_LM', modules_to_save: ['lm_head'] })
   const output = join(root, 'merged-mixtral')
-  await mergeModel(device, adapters, output)
+  await mergeModel(device, adapters, output, { base: fixture })
   t.match(json(output, 'config.json'), { model_type: 'mixtral' })
   await using file = await SafetensorsFile.open(join(output, 'model.safetensors'))
   t.ok([...file.tensors.values()].every(({ dtype }) => dtype === 'BF16'))
-  await mergeModel(device, adapters, join(root, 'merged-wide'), { dtype: 'F32' })
+  await mergeModel(device, adapters, join(root, 'merged-wide'), { base: fixture, dtype: 'F32' })
   mergeAdapters(model)
   using read = await Decoder.fromPretrained(device, output)
   using wide = await Decoder.fromPretrained(device, join(root, 'merged-wide'))
@@ -196,7 +163,7 @@ t.test('adapters that PEFT made, without a config.json or a fingerprint', async 
   const all = new Map<string, TensorSource>()
   for (const [key, { dtype, shape }] of file.tensors) all.set(key, { dtype, shape, data: await file.readBytes(key) })
   await writeSafetensors(join(bare, 'adapter_model.safetensors'), all)
-  using opened = (await openAdapted(device, bare)).model
+  using opened = (await openAdapted(device, bare, { base: dense })).model
   t.ok(difference(await logits(opened), await logits(model)) < 1e-5)
 })
 
@@ -226,7 +193,7 @@ t.test('what is refused, and nothing is left', async (t) => {
     [{ tensors: reshaped }, /expected .*lora_A\.weight \[2, 12\], got \[12, 2\]/],
     [{ tensors: renamed }, /quarry\.lora_A\.weight has no place in the model/],
   ] as const) {
-    const folder = await changed(adapters, `refused-${copies++}`, change)
+    const folder = await changedAdapters(adapters, join(root, `refused-${copies++}`), change)
     await t.rejects(mergeModel(device, folder, join(root, 'deep', 'out')), { message }, String(message))
   }
   await t.rejects(openModel(device, adapters), { code: 'MODEL_FORMAT', message: /no whole model.*dp-moe merge/ })

@@ -8,6 +8,7 @@ import { replaceFile, withFileErrors } from '../../files.js'
 import { UnfilledWeights } from '../../nn/initializer.js'
 import { LowRankAdapter } from '../../nn/low-rank-adapter.js'
 import { adaptersOf } from '../../nn/trainable.js'
+import { publicBaseName } from '../adapter-base.js'
 import { SafetensorsFile, type TensorSource, writeSafetensors } from '../safetensors.js'
 import { type AdapterConfig, adapterSettings, adapterWeightsFile, baseFingerprintKey } from './adapter-config.js'
 import { adapterConfigFile, configFile } from './checkpoint.js'
@@ -20,7 +21,7 @@ const PREFIX = 'base_model.model.'
 
 /** What adapters were trained on. */
 export interface AdapterBase {
-  /** The model that the adapters change: a folder, or owner/name on the hub. */
+  /** The model that the adapters change: owner/name on the hub, or a folder, of which only the last part is written. */
   readonly name: string
   /** SHA-256 of its configuration and weights (`modelFingerprint`). */
   readonly fingerprint: string
@@ -41,7 +42,7 @@ export async function saveAdapters(
   tokenizer?: HuggingFaceTokenizer,
 ): Promise<void> {
   const adapters = adaptersOf(model)
-  const config = commonConfig([...adapters.values()], base.name)
+  const config = commonConfig([...adapters.values()], publicBaseName(base.name))
   const map = model.tensorMap()
   const tensors = new Map<string, TensorSource>()
   const add = (name: string, place: Omit<TensorPlace, 'optional'>) => {

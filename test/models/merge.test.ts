@@ -1,0 +1,81 @@
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { Device } from '../../lib/engine/device.js'
+import { findAdapters } from '../../lib/models/adapted-model.js'
+import { noteBase } from '../../lib/models/adapter-base.js'
+import { BertClassifier } from '../../lib/models/bert.js'
+import { saveAdapters } from '../../lib/models/hugging-face/adapters.js'
+import { modelFingerprint } from '../../lib/models/hugging-face/fingerprint.js'
+import { mergeModel } from '../../lib/models/merge.js'
+import { Initializer } from '../../lib/nn/initializer.js'
+import { adaptedModel } from '../support/adapters.js'
+import { tinyBert } from '../support/bert.js'
+
+const device = Device.open('cpu', { threads: 1 })
+t.teardown(() => device[Symbol.dispose]())
+const root = t.testdir()
+const base = join(root, 'base')
+const adapters = join(root, 'adapters')
+{
+  using model = new BertClassifier(new Initializer(device, 1), tinyBert)
+  await model.savePretrained(base)
+  using trained = await adaptedModel(device, base)
+  await saveAdapters(adapters, trained, { name: base, fingerprint: await modelFingerprint(base) })
+}
+const weights = () => readFileSync(join(base, 'model.safetensors'))
+
+t.test('the model that the adapters belong to is never overwritten', async (t) => {
+  const before = weights()
+  symlinkSync(base, join(root, 'link'))
+  const linked = join(root, 'linked')
+  mkdirSync(linked)
+  for (const name of ['config.json', 'model.safetensors']) symlinkSync(join(base, name), join(linked, name))
+  const refused = { code: 'FILE_EXISTS', message: /the model that is read.*Choose another folder/ }
+  for (const target of [base, join(root, 'link'), join(base, '..', 'base'), join(base, 'inside', 'deep')]) {
+    await t.rejects(mergeModel(device, adapters, target, { overwrite: true }), refused, target)
+  }
+  t.notOk(existsSync(join(base, 'inside')))
+  const elsewhere = { base: linked, overwrite: true }
+  await t.rejects(mergeModel(device, adapters, base, elsewhere), refused, 'its files lie in the folder')
+  const within = join(root, 'around', 'x.safetensors')
+  cpSync(base, within, { recursive: true })
+  cpSync(join(base, 'config.json'), join(root, 'around', 'config.json'))
+  const around = { base: within, overwrite: true }
+  await t.rejects(mergeModel(device, adapters, join(root, 'around'), around), refused, 'it lies in the folder')
+  t.ok(weights().equals(before))
+  await mergeModel(device, adapters, join(root, 'out'))
+  await mergeModel(device, adapters, join(root, 'out'), { overwrite: true })
+})
+
+t.test('a base in a folder: its path is not written, and it is found where it fits', async (t) => {
+  const read = (folder: string) => JSON.parse(readFileSync(join(folder, 'adapter_config.json'), 'utf8'))
+  t.equal(read(adapters).base_model_name_or_path, './base')
+  using trained = await adaptedModel(device, base)
+  const fingerprint = await modelFingerprint(base)
+  const ofHub = join(root, 'of-hub')
+  await saveAdapters(ofHub, trained, { name: 'owner/base', fingerprint })
+  t.equal(read(ofHub).base_model_name_or_path, 'owner/base', 'a name on the hub is public')
+
+  const run = join(root, 'elsewhere', 'run')
+  const release = join(run, 'release')
+  cpSync(adapters, release, { recursive: true })
+  const away = { code: 'FILE_NOT_FOUND', message: /adapters of \.\/base, and no model is there.*dp-moe merge --base/ }
+  await t.rejects(findAdapters(release), away)
+  t.equal((await findAdapters(release, { base })).baseFolder, base)
+  t.equal((await findAdapters(adapters)).baseFolder, base, 'beside the adapters')
+
+  mkdirSync(join(run, 'private'))
+  await noteBase(release, base)
+  t.equal((await findAdapters(release)).baseFolder, base, 'as the run noted')
+  rmSync(join(run, 'private'), { recursive: true })
+
+  const other = join(run, 'base')
+  cpSync(base, other, { recursive: true })
+  writeFileSync(join(other, 'config.json'), readFileSync(join(other, 'config.json'), 'utf8').replace('{', '{ '))
+  await t.rejects(findAdapters(release), { code: 'MODEL_FORMAT', message: /run\/base is not the model that.*--base/ })
+  const here = process.cwd()
+  process.chdir(root)
+  t.teardown(() => process.chdir(here))
+  t.equal((await findAdapters(release)).baseFolder, base, 'in the working directory')
+})
