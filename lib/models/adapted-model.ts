@@ -2,11 +2,11 @@ import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import type { HubOptions } from '../hub/index.js'
 import { findBase } from './adapter-base.js'
-import { type AdapterConfig, readAdapterConfig } from './hugging-face/adapter-config.js'
-import { mergeAdapterFile } from './hugging-face/adapters.js'
+import { type ReadAdapterConfig, readAdapterConfig } from './hugging-face/adapter-config.js'
 import { configFile, exists, readJsonObject } from './hugging-face/checkpoint.js'
 import { labelsOf } from './hugging-face/config.js'
 import type { HuggingFaceModel } from './hugging-face/hugging-face-model.js'
+import { mergeAdapterFile } from './hugging-face/merge-adapters.js'
 import { modelFromPretrained } from './model-from-pretrained.js'
 import { readTask } from './open-model.js'
 
@@ -28,7 +28,7 @@ export interface AdaptedModel {
 export interface FoundAdapters {
   readonly folder: string
   readonly baseFolder: string
-  readonly config: AdapterConfig
+  readonly config: ReadAdapterConfig
 }
 
 /** Finds the model that a folder of adapters belongs to, without reading either's weights into memory. */

@@ -15,6 +15,11 @@ export interface LowRankConfig {
   readonly alpha?: number
 }
 
+/** Whether a factor of adapters is one in float32 too, where it multiplies: neither infinite nor 0. */
+export function isScale(factor: number): boolean {
+  return Math.fround(factor) > 0 && Number.isFinite(Math.fround(factor))
+}
+
 /**
  * LoRA (Hu et al., arXiv 2106.09685): a trained change (alpha / rank) B A of a frozen matrix W [outputSize, inputSize], with
  * A [rank, inputSize] random and B [outputSize, rank] zero at first, so that nothing changes until B is trained. On a group
@@ -39,7 +44,13 @@ export class LowRankAdapter extends Module {
         rank,
       )
     }
-    if (!(alpha > 0 && Number.isFinite(alpha))) throw new OutOfRangeError('alpha', 'a finite number > 0', alpha)
+    if (!isScale(alpha / rank)) {
+      throw new OutOfRangeError(
+        'alpha',
+        `a number > 0 that float32 holds when it is divided by the rank, ${rank} (--lora-alpha)`,
+        alpha,
+      )
+    }
     this.a = init.normal([...experts, rank, inputSize], 1 / Math.sqrt(3 * inputSize))
     this.b = init.zeros([...experts, outputSize, rank])
     this.scale = alpha / rank

@@ -9,7 +9,7 @@ import { saveAdapters } from '../../lib/models/hugging-face/adapters.js'
 import { modelFingerprint } from '../../lib/models/hugging-face/fingerprint.js'
 import { mergeModel } from '../../lib/models/merge.js'
 import { Initializer } from '../../lib/nn/initializer.js'
-import { adaptedModel } from '../support/adapters.js'
+import { type AdapterChange, adaptedModel, changedAdapters, type Tensors } from '../support/adapters.js'
 import { tinyBert } from '../support/bert.js'
 
 const device = Device.open('cpu', { threads: 1 })
@@ -78,4 +78,65 @@ t.test('a base in a folder: its path is not written, and it is found where it fi
   process.chdir(root)
   t.teardown(() => process.chdir(here))
   t.equal((await findAdapters(release)).baseFolder, base, 'in the working directory')
+})
+
+t.test('adapters of which some are missing, or there twice', async (t) => {
+  const query = 'base_model.model.bert.encoder.layer.0.attention.self.query'
+  const pick = (keep: (name: string) => boolean) => (all: Tensors) => new Map([...all].filter(([name]) => keep(name)))
+  const ofQuery = pick((name) => name.startsWith(query))
+  const without = (part: string) => pick((name) => !name.includes(part))
+  const again = (rename: (name: string) => string) => (all: Tensors) =>
+    new Map([...all].flatMap(([name, source]) => [[name, source] as const, [rename(name), source] as const]))
+  const bare = (name: string) => name.replace('base_model.model.', '')
+  const withWhole = (all: Tensors) => {
+    const values = new Float32Array(144)
+    return new Map([...all, [`${query}.weight`, { dtype: 'F32', shape: [12, 12], data: async () => values } as const]])
+  }
+  const foreign = { metadata: { format: 'pt' }, settings: { base_model_name_or_path: base } }
+  const peft = (target_modules: unknown, modules_to_save: unknown = null) => ({
+    metadata: foreign.metadata,
+    settings: { ...foreign.settings, target_modules, modules_to_save },
+  })
+  const merge = async (change: AdapterChange) => {
+    const folder = await changedAdapters(adapters, join(root, 'changed'), change)
+    try {
+      return await mergeModel(device, folder, join(root, 'of-changed'), { overwrite: true })
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  }
+  for (const [change, message] of [
+    [{ tensors: () => new Map() }, /holds no adapters/],
+    [{ tensors: pick((name) => name.includes('classifier')) }, /holds no adapters/],
+    [{ tensors: ofQuery }, /target_modules.*layer\.0\.attention\.self\.key'.*no adapter/],
+    [{ tensors: without('.layer.1.output.dense.') }, /target_modules.*layer\.1\.output\.dense'.*no adapter/],
+    [{ tensors: without('classifier.bias') }, /modules_to_save.*'classifier'.*no classifier\.bias/],
+    [{ settings: { target_modules: ['nothing'] } }, /target_modules.*'nothing'.*no such layer/],
+    [{ tensors: again(bare) }, /both base_model.*and bert.*change bert/],
+    [{ tensors: withWhole }, /both .*query\.lora_A.*and .*query\.weight/],
+    [{ ...foreign, tensors: again(bare) }, /both base_model.*and bert.*change bert/],
+    [{ ...peft(['query', 'key']), tensors: ofQuery }, /target_modules.*'key'.*no adapter/],
+    [{ ...peft(['query'], ['classifier']), tensors: ofQuery }, /modules_to_save.*'classifier'.*no classifier/],
+    [{ settings: { target_modules: 3 } }, /adapter_config\.json: target_modules/],
+  ] as const) {
+    await t.rejects(merge(change), { code: 'MODEL_FORMAT', message }, String(message))
+    t.notOk(existsSync(join(root, 'of-changed')))
+  }
+  // PEFT names layers by their last part, some that a model lacks, or by a pattern; a part of the layers may be chosen.
+  for (const target_modules of [['query', 'score'], '.*query', 'all-linear', null]) {
+    t.match(await merge({ ...peft(target_modules), tensors: ofQuery }), { merged: 1 })
+  }
+  t.match(await merge({}), { merged: 12 })
+})
+
+t.test('a layer that is kept whole is written whole; one that has an adapter beside is refused', async (t) => {
+  using model = await adaptedModel(device, base)
+  const of = { name: base, fingerprint: await modelFingerprint(base) }
+  model.namedParameters().get('head.bias')!.freeze()
+  const half = join(root, 'half-frozen')
+  await saveAdapters(half, model, of)
+  await mergeModel(device, half, join(root, 'half-merged'))
+  const bias = [...model.namedParameters()].find(([name]) => name.endsWith('attention.query.bias'))![1]
+  bias.trainable = true
+  await t.rejects(saveAdapters(join(root, 'both'), model, of), { message: /query\.bias trains beside an adapter/ })
 })

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { z } from 'zod'
 import { DpMoeError } from '../../errors.js'
+import { isScale } from '../../nn/low-rank-adapter.js'
 import { adapterConfigFile, exists, type JsonObject, readJsonObject } from './checkpoint.js'
 
 // The layout in which PEFT keeps LoRA adapters.
@@ -9,6 +10,9 @@ export const adapterWeightsFile = 'adapter_model.safetensors'
 
 /** Where the adapters' safetensors metadata holds the fingerprint of the model that they belong to. */
 export const baseFingerprintKey = 'base_model_sha256'
+
+/** What PEFT puts before the names of a model's tensors. */
+export const adapterPrefix = 'base_model.model.'
 
 /** Whether a folder holds adapters in place of a whole model. */
 export function holdsAdapters(folder: string): Promise<boolean> {
@@ -22,11 +26,23 @@ export interface AdapterConfig {
   readonly alpha: number
 }
 
+/** An adapter_config.json that was read. */
+export interface ReadAdapterConfig extends AdapterConfig {
+  /** Names of adapted layers, or the last parts of them; none where it gives a pattern. */
+  readonly targets: readonly string[]
+  /** The same of layers that are kept whole. */
+  readonly whole: readonly string[]
+}
+
+const layerNames = z.array(z.string().min(1))
+
 const schema = z.looseObject({
   peft_type: z.literal('LORA'),
   base_model_name_or_path: z.string().min(1),
   r: z.int().positive(),
   lora_alpha: z.number().positive(),
+  target_modules: z.union([z.string(), layerNames]).nullish(),
+  modules_to_save: layerNames.nullish(),
 })
 
 /** Settings under which PEFT computes something else than W + alpha / r B A, or keeps it in other tensors. */
@@ -55,7 +71,7 @@ const isOff = (value: unknown) =>
  *
  * @throws DpMoeError MODEL_FORMAT for what is no LoRA, or a kind of it that is not offered, naming the setting
  */
-export async function readAdapterConfig(folder: string): Promise<AdapterConfig> {
+export async function readAdapterConfig(folder: string): Promise<ReadAdapterConfig> {
   const path = join(folder, adapterConfigFile)
   const source = await readJsonObject(path)
   const parsed = schema.safeParse(source)
@@ -71,8 +87,14 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
       `${path}: ${setting}: ${value} is not offered. Merge the adapters with the library that made them`,
     )
   }
-  const { base_model_name_or_path: base, r: rank, lora_alpha: alpha } = parsed.data
-  return { base, rank, alpha }
+  const { base_model_name_or_path: base, r: rank, lora_alpha: alpha, target_modules: targets } = parsed.data
+  if (!isScale(alpha / rank)) {
+    throw new DpMoeError(
+      'MODEL_FORMAT',
+      `${path}: lora_alpha / r: expected a number that float32 holds, got ${alpha} / ${rank}`,
+    )
+  }
+  return { base, rank, alpha, targets: Array.isArray(targets) ? targets : [], whole: parsed.data.modules_to_save ?? [] }
 }
 
 const taskTypes: readonly (readonly [RegExp, string])[] = [
