@@ -17,10 +17,10 @@ import { savePretrained } from '../models/pretrained.js'
 import type { PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import type { MicroBatch } from '../nn/accumulate.js'
-import { mergeAdapters } from '../nn/trainable.js'
 import { microBatches } from './batches.js'
 import { columnsOf } from './columns.js'
 import { evaluateClassifier } from './evaluate.js'
+import { mergeForRelease } from './merge-for-release.js'
 import { openClassifier, type PretrainedChoice } from './open-model.js'
 import { openTokenizer } from './open-tokenizer.js'
 import type { EvaluationResult, TrainOptions } from './options.js'
@@ -78,6 +78,7 @@ async function encode(loaded: Loaded, recipe: Recipe, signal: AbortSignal | unde
     held && (await encodeTexts({ texts: textsOf(sides.validation!), classes: held }, tokenizer, bag, signal))
   return {
     training,
+    tokenizer,
     publicConstants: { labels: [...labels.names], labelsStated: labels.stated },
     warnings: [],
     open: async (device) => {
@@ -126,9 +127,10 @@ class ClassifierLearner implements Learner {
     if (options.release === 'adapters') {
       const [model, own] = [this.model as PretrainedTextClassifier, tokenizer as HuggingFaceTokenizer]
       await saveAdapters(folder, model, pretrained!, own)
-      return await noteBase(folder, pretrained!.name)
+      await noteBase(folder, pretrained!.name)
+      return await mergeForRelease(model)
     }
-    mergeAdapters(this.model)
+    await mergeForRelease(this.model)
     const config = recipe.model.modelType === 'pretrained' ? undefined : recipe.model
     await savePretrained(folder, { model: this.model, config, labels: labels.names, tokenizer, bag: recipe.bag })
   }

@@ -8,12 +8,12 @@ import { saveAdapters } from '../models/hugging-face/adapters.js'
 import { copyIfThere } from '../models/model-folder.js'
 import type { PretrainedShape } from '../models/pretrained-shape.js'
 import type { MicroBatch } from '../nn/accumulate.js'
-import { mergeAdapters } from '../nn/trainable.js'
 import { type Columns, columnsOf } from './columns.js'
 import { evaluateLanguageModel } from './evaluate-language.js'
 import { encodeCausal, encodeSeq2Seq, type LanguageData, languageBatch, requireTargets } from './language-data.js'
 import { LanguageEncoder } from './language-encoder.js'
 import { scoredRowsWithinBudget } from './memory.js'
+import { mergeForRelease } from './merge-for-release.js'
 import { openPretrainedLanguageModel, type PretrainedChoice } from './open-model.js'
 import { openHuggingFaceTokenizer } from './open-tokenizer.js'
 import type { EvaluationResult, TrainOptions } from './options.js'
@@ -83,11 +83,12 @@ interface Encoded {
 }
 
 function encoded(parts: Encoded): EncodedTask {
-  const { task, options, pretrained, columns, training } = parts
+  const { task, options, pretrained, columns, training, tokenizer } = parts
   const learnt = task === 'seq2seq' ? 'target' : columns.target === undefined ? 'text' : 'completion'
   const { untaught, examples } = training
   return {
     training,
+    tokenizer,
     publicConstants: { task, lossOver: `tokens of the ${learnt}, mean of each example` },
     warnings: untaught === 0 ? [] : [untaughtWarning(untaught, examples)],
     open: async (device) => {
@@ -139,8 +140,9 @@ class LanguageLearner implements Learner {
     if (options.release === 'adapters') {
       await saveAdapters(folder, this.model, pretrained, tokenizer)
       await noteBase(folder, pretrained.name)
+      await mergeForRelease(this.model)
     } else {
-      mergeAdapters(this.model)
+      await mergeForRelease(this.model)
       await this.model.savePretrained(folder, { tokenizer })
     }
     await copyIfThere(pretrained.folder, folder, 'generation_config.json')

@@ -1,6 +1,5 @@
 import { join } from 'node:path'
 import { DEFAULT_TOLERANCE } from '../accounting/index.js'
-import { isHubName } from '../hub/index.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
 import type { Ledger } from '../privacy/ledger.js'
@@ -8,34 +7,17 @@ import type { LoadNoise } from '../privacy/load-noise.js'
 import { PrivacyEngine } from '../privacy/privacy-engine.js'
 import { spentEpsilon } from '../privacy/spent.js'
 import { version } from '../version.js'
-import type { PretrainedChoice } from './open-model.js'
 import type { OpenRun } from './open-run.js'
-import type { TrainOptions } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
+import { notCovered, publicConstants, type StatedParts } from './public-constants.js'
 import { privateSteps, type StepMaker } from './session.js'
-import type { EncodedTask, Learner } from './task.js'
+import type { Learner } from './task.js'
 
-export interface PrivateRunParts {
-  readonly encoded: EncodedTask
+export interface PrivateRunParts extends StatedParts {
   readonly learner: Learner
   readonly optimizer: Optimizer
   readonly maxRows: number
-  readonly plan: PrivatePlan
   readonly run: OpenRun
-  readonly options: TrainOptions
-  /** What training starts from, where it is not first weights from a public seed. */
-  readonly pretrained: PretrainedChoice | undefined
-  /** Where the units are users: what is kept of one. */
-  readonly users?: { readonly maxExamples: number } | undefined
-}
-
-const PRETRAINED_NOT_COVERED =
-  'The model that training started from (publicConstants.startsFrom): what it was trained on before, and what that cost in ' +
-  'privacy, is not counted here.'
-
-/** The SHA-256 of the weights, and the name where it is one on the hub: the path of a folder is nobody's business. */
-function startOf({ name, fingerprint }: PretrainedChoice): Record<string, string> {
-  return { ...(isHubName(name) && { name }), weights: fingerprint }
 }
 
 /** The private side of a run: steps recorded in the ledger, and the certificate made from it. */
@@ -46,20 +28,15 @@ export class PrivateRun {
   readonly #plan: PrivatePlan
   readonly #ledger: Ledger
   readonly #seeded: boolean
-  readonly #encoded: EncodedTask
   readonly #releases: Certificate['releases']
-  readonly #users: PrivateRunParts['users']
-  readonly #pretrained: PretrainedChoice | undefined
-  readonly #options: TrainOptions
+  readonly #stated: StatedParts
 
-  constructor({ encoded, learner, optimizer, maxRows, plan, run, users, pretrained, options }: PrivateRunParts) {
+  constructor({ learner, optimizer, maxRows, run, ...stated }: PrivateRunParts) {
+    const { plan, encoded } = stated
     this.#plan = plan
     this.#ledger = run.ledger!
     this.#seeded = run.drawKey.source === 'seed'
-    this.#encoded = encoded
-    this.#users = users
-    this.#pretrained = pretrained
-    this.#options = options
+    this.#stated = stated
     const engine = new PrivacyEngine({ relation: plan.relation, key: run.drawKey })
     const ledger = this.#ledger
     const { noiseMultiplier, sampleRate, steps, expectedBatchSize, recipe } = plan
@@ -96,7 +73,7 @@ export class PrivateRun {
     const plan = this.#plan
     const { recipe } = plan
     const certificate = createCertificate({
-      unit: this.#users ? 'user' : 'example',
+      unit: this.#stated.users ? 'user' : 'example',
       relation: plan.relation,
       noiseMultiplier: plan.noiseMultiplier,
       sampleRate: plan.sampleRate,
@@ -109,26 +86,12 @@ export class PrivateRun {
       epsilon: this.epsilon(),
       accountant: { name: 'pld', bound: 'upper', tolerance: DEFAULT_TOLERANCE },
       releases: this.#releases,
-      publicConstants: this.#publicConstants(),
-      notCovered: this.#pretrained ? [PRETRAINED_NOT_COVERED] : [],
+      publicConstants: publicConstants(this.#stated),
+      notCovered: notCovered(this.#stated),
       seeded: this.#seeded,
       software: { name: 'dp-moe', version },
       ledgerHash: this.#ledger.summary.hash,
     })
     await writeCertificate(join(folder, 'certificate.json'), certificate)
-  }
-
-  #publicConstants(): Certificate['publicConstants'] {
-    const { relation, recipe } = this.#plan
-    return {
-      ...(relation !== 'add-or-remove-one' && { [this.#users ? 'users' : 'examples']: this.#encoded.training.length }),
-      ...(this.#users && { maxExamplesPerUser: this.#users.maxExamples }),
-      ...this.#encoded.publicConstants,
-      maxLength: recipe.tokenizer.maxLength,
-      vocabularySize: recipe.tokenizer.vocabularySize,
-      model: { ...recipe.model },
-      trainable: this.#options.trainable ?? 'all',
-      ...(this.#pretrained && { startsFrom: startOf(this.#pretrained) }),
-    }
   }
 }

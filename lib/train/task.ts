@@ -1,3 +1,4 @@
+import type { Tokenizer } from '../data/index.js'
 import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import type { MicroBatch, UnitBatch } from '../nn/accumulate.js'
@@ -27,6 +28,7 @@ export interface LoadedTask {
 /** A task's examples, encoded. */
 export interface EncodedTask {
   readonly training: TrainingData
+  readonly tokenizer: Tokenizer
   /** What the certificate lists as public, beside what it lists of every run. */
   readonly publicConstants: Certificate['publicConstants']
   readonly warnings: readonly string[]

@@ -230,6 +230,15 @@ function requireData({ train, dataset }: TrainOptions): void {
   throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for train, got ${String(train)}`)
 }
 
+/** What says how adapters are made changes nothing where there are none: a slip that would cost the budget. */
+function requireAdapters(options: TrainOptions): void {
+  if (options.trainable === 'lora') return
+  const given = (['loraRank', 'loraAlpha', 'loraTargets'] as const).find((name) => options[name] !== undefined)
+  if (given === undefined) return
+  const got = options.trainable === undefined ? 'none' : `'${options.trainable}'`
+  throw new DpMoeError('INVALID_ARGUMENT', `${given}: expected trainable 'lora' with it, got ${got}`)
+}
+
 function checkOptions(options: TrainOptions): void {
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(trainOptionNames, name))
   if (unknown !== undefined) {
@@ -254,6 +263,14 @@ function checkOptions(options: TrainOptions): void {
     throw new DpMoeError(
       'INVALID_ARGUMENT',
       "release: 'adapters' is for trainable 'lora' and a pretrained model; expected both with it",
+    )
+  }
+  requireAdapters(options)
+  if (typeof options.validation === 'number' && options.relation === 'replace-one') {
+    throw new DpMoeError(
+      'INVALID_ARGUMENT',
+      'validation: expected a file with relation replace-one, got a fraction; a text put in the place of another may fall ' +
+        'on the other side, and change N',
     )
   }
   if (options.resume && options.overwrite) {

@@ -39,6 +39,7 @@ const ELSEWHERE = [
 
   ...['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs'],
   ...['prompt', 'completion', 'source', 'target', 'activationCheckpointing'],
+  ...['loraRank', 'loraAlpha', 'loraTargets'],
 ]
 
 const settings = {
@@ -65,9 +66,6 @@ const settings = {
   model: 'vocabularySize=1024,hiddenSize=16,numExperts=4',
   trainable: 'all',
   release: 'merged',
-  loraRank: 2,
-  loraAlpha: 4,
-  loraTargets: 'attention,router',
   device: 'cpu',
   precision: 'float32',
   threads: 1,
@@ -110,7 +108,7 @@ t.test('every flag of train reaches the run, from the command line and from a fi
       labelsStated: true,
       maxExamplesPerUser: 2,
       maxLength: 5,
-      vocabularySize: 1024,
+      tokenizer: { type: 'word-hash', vocabularySize: 1024 },
     },
   })
   t.match(json(output, 'release/config.json').model, { vocabularySize: 1024, hiddenSize: 16, numExperts: 4 })
@@ -162,6 +160,19 @@ t.test('a run with a key file, interrupted and resumed, ends as the unbroken one
   t.equal(json(output, 'release/certificate.json').steps, 150)
 })
 
+t.test('flags of adapters where there are none', async (t) => {
+  const args = ['train', '--train', settings.train, '--text', 'body', '--label', 'class', '--non-private']
+  for (const [flag, value, name] of [
+    ['--lora-rank', '2', 'loraRank'],
+    ['--lora-alpha', '4', 'loraAlpha'],
+    ['--lora-targets', 'attention,router', 'loraTargets'],
+  ] as const) {
+    const { code, stderr } = await cli.run([...args, flag, value, '--output', file('never')])
+    t.equal(code, 1)
+    t.match(stderr, new RegExp(`^dp-moe: ${name}: expected trainable 'lora' with it, got none\\n$`))
+  }
+})
+
 t.test('a tokenizer of the user', async (t) => {
   const fixture = new URL('../data/fixtures/word-piece.json', import.meta.url)
   writeFileSync(file('tokenizer.json'), JSON.stringify(JSON.parse(readFileSync(fixture, 'utf8')).tokenizer))
@@ -176,6 +187,15 @@ t.test('a tokenizer of the user', async (t) => {
   for (const [label, text] of Object.entries(words)) {
     t.match(JSON.parse((await cli.run(['predict', output, '--text', text])).stdout), { label })
   }
+  const privately = ['--tokenizer', file('tokenizer.json'), '--noise-multiplier', '9']
+  const certified = file('tokenized-privately')
+  const run = await cli.run(['train', '--train', data, '--output', certified, '--steps', '2', ...privately, ...SMALL])
+  t.equal(run.code, 0, run.stderr)
+  const { publicConstants, notCovered } = json(certified, 'release/certificate.json')
+  const { model } = JSON.parse(readFileSync(fixture, 'utf8')).tokenizer
+  const size = 1 + Math.max(...(Object.values(model.vocab) as number[]))
+  t.match(publicConstants.tokenizer, { type: 'hugging-face', vocabularySize: size, sha256: /^[0-9a-f]{64}$/ })
+  t.ok(notCovered.some((sentence: string) => sentence.startsWith('The tokenizer')))
 })
 
 t.test('where a failure came from is shown with --debug only', async (t) => {

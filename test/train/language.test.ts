@@ -87,7 +87,7 @@ for (const task of ['causal-lm', 'seq2seq'] as const) {
         task,
         lossOver: `tokens of the ${task === 'seq2seq' ? 'target' : 'completion'}, mean of each example`,
         maxLength: 32,
-        vocabularySize: 40,
+        tokenizer: { type: 'hugging-face', vocabularySize: 40 },
         model: { modelType: 'pretrained', task, kind: task === 'seq2seq' ? 'switch_transformers' : 'mixtral' },
       },
     })
@@ -158,6 +158,9 @@ t.test('what trains, and adapters released alone', async (t) => {
     const alone = options(task, { trainable: 'lora', loraRank: 2, release: 'adapters' })
     const { validation } = await train(whole)
     await train(alone)
+    const adapters = { rank: 2, alpha: 16, targets: ['attention', 'experts'] }
+    t.match(certificateOf(whole).publicConstants, { adapters })
+    t.match(certificateOf(alone).publicConstants, { adapters, release: 'adapters' })
     t.notOk(existsSync(join(alone.output, 'release/model.safetensors')))
     const { model: _, ...columns } = tasks[task]
     const measured = await evaluate(alone.output, { data, threads: 1, ...columns })

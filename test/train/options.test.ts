@@ -43,6 +43,9 @@ t.test('the certificate says what was done, N where it is public', async (t) => 
   })
   t.equal(zeroOut.epsilon, epsilonOf('zero-out', zeroOut))
 
+  const split = await certified(tiny({ validation: 0.2 }))
+  t.equal(split.publicConstants.validationFraction, 0.2)
+
   const replaceOne = await certified(tiny({ relation: 'replace-one', clipping: 'automatic', targetDelta: 1e-4 }))
   t.match(replaceOne, { clipping: 'automatic', delta: 1e-4, publicConstants: { examples: EXAMPLES } })
   t.equal(replaceOne.epsilon, epsilonOf('replace-one', replaceOne))
@@ -107,7 +110,9 @@ t.test('a key file: replayable, another key gives other weights', async (t) => {
     const keyFile = join(root, `key-${byte}`)
     writeFileSync(keyFile, Buffer.alloc(32, byte).toString('hex'))
     const options = tiny({ seed: undefined, keyFile })
-    t.equal((await certified(options)).seeded, false)
+    const { seeded, notCovered } = await certified(options)
+    t.equal(seeded, false)
+    t.ok(notCovered.some((sentence) => sentence.startsWith('The key file')))
     t.equal((await readLedger(ledgerOf(options.output))).run.key, 'file')
     results.push(releasedWeights(options.output))
   }
@@ -130,6 +135,7 @@ t.test('a run that cannot make its first step leaves nothing', async (t) => {
     [{ expectedBatchSize: 1e-60, sampleRate: 0.2 }, /for expectedBatchSize, got 1e-60/],
     [{ threads: 100_000 }, /threads, got 100000/],
     [{ labels: ['spam', 'ham', 'ham'] }, /different names for labels/],
+    [{ relation: 'replace-one', validation: 0.2 }, /validation: expected a file with relation replace-one/],
   ] as const) {
     const kinds = 'maxGradNorm' in more || 'expectedBatchSize' in more ? [{}] : [{}, plain]
     for (const kind of kinds) {

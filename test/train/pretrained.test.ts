@@ -80,12 +80,13 @@ t.test('privately, from what is stated', async (t) => {
   t.match(certificate, {
     publicConstants: {
       maxLength: 20,
-      vocabularySize,
+      tokenizer: { type: 'hugging-face', vocabularySize },
       model: { modelType: 'pretrained', kind: 'bert_moe', numExperts: 4 },
     },
     releases: [{ name: 'gradient' }, { name: 'expert load' }],
   })
-  t.same(Object.keys(certificate.publicConstants.startsFrom), ['weights'], 'its hash, and not the path of its folder')
+  t.match(certificate.publicConstants.startsFrom, { releaseLoad: true, trainRouter: true })
+  t.notMatch(JSON.stringify(certificate), mixtureFolder, 'the hash of the weights, and not the path of their folder')
   t.match(certificate.publicConstants.startsFrom.weights, /^[0-9a-f]{64}$/)
   t.equal(certificate.publicConstants.trainable, 'all')
   t.ok(certificate.notCovered.some((sentence: string) => /what it was trained on before/.test(sentence)))
@@ -154,6 +155,8 @@ t.test('what is refused', async (t) => {
   )
   await refused({ maxLength: 33 }, /at most 32, the model's positions for maxLength, got 33/)
   await refused({ trainable: 'lora', loraRank: 99 }, /rank/)
+  await refused({ loraRank: 4 }, /loraRank: expected trainable 'lora' with it, got none/)
+  await refused({ trainable: 'bias', loraTargets: ['router'] }, /loraTargets: expected trainable 'lora' .*got 'bias'/)
   const bagOfWords = { vocabularySize: 512, hiddenSize: 8, numExperts: 4 }
   await refused({ trainable: 'head', model: bagOfWords }, /something to train/)
   const foreign = join(root, 'foreign')
