@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { parseFrontMatter } from './front-matter.js'
 
 const pattern = z.union([z.string(), z.array(z.string())])
 const config = z.looseObject({
@@ -36,19 +37,13 @@ export interface DatasetCard {
 
 const empty: DatasetCard = { configs: [], labelNames: new Map() }
 
-/** Reads a card; one without front matter, or with one of another form, says nothing. */
+/**
+ * Reads a card; one without front matter, or with one of another form, says nothing.
+ *
+ * @throws DpMoeError DATA_FORMAT, where the front matter is longer or more deeply nested than any card
+ */
 export async function parseDatasetCard(readme: string): Promise<DatasetCard> {
-  const [, front] = /^\uFEFF?---\r?\n(.*?)\r?\n---\s*(?:\r?\n|$)/s.exec(readme) ?? []
-  if (front === undefined) return empty
-  const { parse } = await import('yaml')
-  let value: unknown
-  try {
-    // Looking for keys that are there twice takes the square of their number: a card is written by anyone.
-    value = parse(front, { maxAliasCount: 0, uniqueKeys: false, logLevel: 'error' })
-  } catch {
-    return empty
-  }
-  const parsed = schema.safeParse(value)
+  const parsed = schema.safeParse(await parseFrontMatter(readme))
   if (!parsed.success) return empty
   const { configs, dataset_info: infos = [] } = parsed.data
   return {

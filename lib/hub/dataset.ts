@@ -34,6 +34,9 @@ const owners: Readonly<Record<string, string>> = {
 
 const README = 'README.md'
 
+/** A card is read whole; long ones are a tenth of this. */
+const MAX_README_BYTES = 8 * 1024 * 1024
+
 /**
  * The repository and the part of it that a name means.
  *
@@ -90,11 +93,22 @@ export async function downloadDataset(
   })
   return downloadRepository({ type: 'dataset', name: repository }, options, {
     async choose(files, read) {
-      const names = files.map(({ path }) => path)
-      const card = await parseDatasetCard(names.includes(README) ? await read(README) : '')
-      const selection = filesOfDataset(repository, config, names, card)
+      const readme = files.find(({ path }) => path === README)
+      if (readme && readme.size > MAX_README_BYTES) throw tooLong(repository, readme.size)
+      const card = await parseDatasetCard(readme ? await read(README) : '')
+      const selection = filesOfDataset(
+        repository,
+        config,
+        files.map(({ path }) => path),
+        card,
+      )
       const paths = new Set(wanted(selection))
       return { files: files.filter(({ path }) => paths.has(path)), result: (folder) => result(folder, card, selection) }
     },
   })
+}
+
+function tooLong(repository: string, size: number): DpMoeError {
+  const message = `The card of ${repository} (${README}) has ${size} bytes, expected at most ${MAX_README_BYTES}. Name the files of the data`
+  return new DpMoeError('DATA_FORMAT', message)
 }

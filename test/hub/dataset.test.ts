@@ -41,6 +41,7 @@ const datasets: Record<string, Served> = {
   'owner/script': { files: { 'README.md': '', 'script.py': 'raise SystemExit()' } },
   'owner/changed': { files: { 'train.csv': csv }, sent: { 'train.csv': csv.replace('good', 'evil') } },
   'owner/outside': { files: { '../../../train.csv': csv, 'a/../../train.csv': csv, 'train.csv': csv } },
+  'owner/long-card': { files: { 'README.md': Buffer.alloc(2 ** 23 + 1), 'train.csv': csv } },
   'owner/secret': { files: {}, status: 401 },
   'owner/down': { files: {}, status: 503 },
 }
@@ -145,6 +146,13 @@ t.test('what is refused', async (t) => {
     await t.rejects(downloadDataset(name, fresh()), { code: 'INVALID_ARGUMENT' }, name)
     t.notOk(isDatasetName(name))
   }
+  hub.asked.length = 0
+  const tooLong = { code: 'DATA_FORMAT', message: /card of owner\/long-card.* has 8388609 bytes, expected at most/ }
+  await t.rejects(downloadDataset('owner/long-card', fresh()), tooLong)
+  t.notOk(
+    hub.asked.some((path) => path.includes('/resolve/')),
+    'it is not downloaded',
+  )
   const options = fresh()
   await t.rejects(downloadDataset('owner/changed', options), { code: 'MODEL_FORMAT', message: /another checksum/ })
   t.same(filesIn(join(options.cacheFolder!, 'datasets--owner--changed', 'snapshots')), [], 'nothing of it is kept')
