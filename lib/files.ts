@@ -1,12 +1,13 @@
-import { createHash, randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { DpMoeError, type ErrorCode } from './errors.js'
+import { removeLeftovers, type TemporaryKind, temporaryName } from './temporaries.js'
+
+export { removeTemporaries } from './temporaries.js'
 
 /** Largest piece handed to one write or read call: bounded, so that other work gets its turn between pieces. */
 const PIECE_BYTES = 16 * 1024 * 1024
-
-const TEMPORARY_SUFFIX = '.dp-moe-tmp'
 
 /** What the operating system reports, as our code and as a sentence that says what to do. */
 const SYSTEM_ERRORS: Record<string, readonly [ErrorCode, string]> = {
@@ -94,18 +95,6 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** A name beside `path` that {@link removeTemporaries} recognises as left over. */
-export function temporaryName(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}${TEMPORARY_SUFFIX}`)
-}
-
-/** Removes what a killed process left half written in a folder. Call it only while no other process writes there. */
-export async function removeTemporaries(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) {
-    if (name.startsWith('.') && name.endsWith(TEMPORARY_SUFFIX)) await rm(join(folder, name), { recursive: true })
-  }
-}
-
 /**
  * Writes a file so that at every moment, and after a crash, `path` is either what it was before or the whole new file:
  * temporary name, flush, rename, flush of the folder. When `write` or the disk fails, nothing is left behind.
@@ -146,7 +135,9 @@ export async function replaceFile(
 
 /**
  * Writes a folder so that `path` is either what it was before or the whole new folder. Without `replace` an existing
- * folder that holds anything is FILE_EXISTS; with it, it is moved aside first, so between two renames there may be none.
+ * folder that holds anything is FILE_EXISTS; with it, it is moved aside once the new one is whole, and removed once that has its name. A
+ * process that is killed between these two renames leaves none; the old folder is beside it then (`.NAME....old.dp-moe-tmp`) until the
+ * next one is whole. What killed processes left half written of this folder is removed first.
  *
  * @param write receives the temporary folder; the files it makes must be flushed ({@link writeFileAtomically} does)
  */
@@ -155,30 +146,54 @@ export async function writeFolderAtomically(
   write: (folder: string) => Promise<void>,
   options: { replace?: boolean } = {},
 ): Promise<void> {
+  await removeLeftovers(path, 'new')
   const temporary = temporaryName(path)
+  let old: string | undefined
   try {
     await mkdir(temporary)
     await write(temporary)
     await syncFolder(temporary)
-    if (options.replace) await removeFolder(path)
-    await rename(temporary, path)
+    old = await exchange(temporary, path, options.replace ?? false)
     await syncFolder(dirname(path))
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => {})
     throw fileError(error, 'write', path)
   }
+  // The new folder is there, whatever becomes of the old one; what cannot be removed is tried again next time.
+  if (old !== undefined) await rm(old, { recursive: true }).catch(() => {})
+  await removeLeftovers(path, 'old')
+}
+
+/** Gives a folder its name; returns where the one is that had it and was replaced. */
+async function exchange(from: string, path: string, replace: boolean): Promise<string | undefined> {
+  const old = replace ? await moveAside(path, 'old') : undefined
+  try {
+    await rename(from, path)
+  } catch (error) {
+    if (old !== undefined) await rename(old, path)
+    throw error
+  }
+  return old
+}
+
+/** Gives a folder another name; returns that, or undefined where there is no such folder. */
+async function moveAside(path: string, kind: TemporaryKind): Promise<string | undefined> {
+  const aside = temporaryName(path, kind)
+  try {
+    await rename(path, aside)
+    return aside
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
 }
 
 /** Removes a folder under another name, so that a half removed one is never taken for a whole one. */
 export async function removeFolder(path: string): Promise<void> {
-  const aside = temporaryName(path)
-  try {
-    await rename(path, aside)
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return
-    throw fileError(error, 'remove', path)
-  }
-  await withFileErrors('remove', path, () => rm(aside, { recursive: true }))
+  await withFileErrors('remove', path, async () => {
+    const aside = await moveAside(path, 'new')
+    if (aside !== undefined) await rm(aside, { recursive: true })
+  })
 }
 
 /** Hands a file's bytes to `receive`, piece by piece. */
