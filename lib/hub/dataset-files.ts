@@ -1,5 +1,6 @@
 import { DpMoeError } from '../errors.js'
 import type { DatasetCard, DatasetConfig } from './dataset-card.js'
+import { GlobBudget, globTest } from './glob.js'
 
 export type DatasetSplit = 'train' | 'validation' | 'test'
 
@@ -70,50 +71,20 @@ function folderOf(config: string | undefined, stated: DatasetConfig | undefined)
 }
 
 function fromPatterns(patterns: NonNullable<DatasetConfig['patterns']>, paths: readonly string[]): SplitFiles {
-  const splits: SplitFiles = {}
+  const data = paths.filter(isData)
+  const budget = new GlobBudget()
+  const found = new Map<DatasetSplit, Set<string>>()
   for (const { split, paths: globs } of patterns) {
     const known = splitNamed(split)
-    const tests = globs.map(globTest)
-    const files = paths.filter((path) => isData(path) && tests.some((test) => test(path)))
-    if (known && files.length > 0) splits[known] = [...new Set([...(splits[known] ?? []), ...files])].sort()
+    if (known === undefined) continue
+    const files = found.get(known) ?? new Set()
+    for (const path of data.filter(globTest(globs, budget))) files.add(path)
+    if (files.size > 0) found.set(known, files)
   }
-  return splits
+  return Object.fromEntries([...found].map(([split, files]) => [split, [...files].sort()]))
 }
 
 const splitNamed = (name: string) => (Object.keys(words) as DatasetSplit[]).find((split) => words[split].includes(name))
-
-/**
- * Whether a path matches a pattern with `*` (within a folder), `**`, `?` and `[...]`. It takes bounded time, whatever the pattern:
- * a card is written by anyone.
- */
-function globTest(glob: string): (path: string) => boolean {
-  const parts = glob.replace(/^\.\//, '').split(/(\*\*\/|\*\*|\*|\?|\[[^\]]+\])/)
-  return (path) => {
-    let ends = new Set([0])
-    for (const part of parts) ends = new Set([...ends].flatMap((start) => endsOf(part, path, start)))
-    return ends.has(path.length)
-  }
-}
-
-/** Where a part of a pattern may end in a path when it begins at `start`. */
-function endsOf(part: string, path: string, start: number): number[] {
-  const later = (count: number) => Array.from({ length: count + 1 }, (_, i) => start + i)
-  const slash = path.indexOf('/', start)
-  const character = path[start]
-  if (part === '**') return later(path.length - start)
-  if (part === '**/') return later(path.length - start).filter((end) => end === start || path[end - 1] === '/')
-  if (part === '*') return later((slash < 0 ? path.length : slash) - start)
-  if (part === '?') return character === undefined || character === '/' ? [] : [start + 1]
-  if (/^\[.+\]$/.test(part)) return character !== undefined && isOneOf(part.slice(1, -1), character) ? [start + 1] : []
-  return path.startsWith(part, start) ? [start + part.length] : []
-}
-
-/** Whether a character is in a set such as `0-9` or `!a`. */
-function isOneOf(set: string, character: string): boolean {
-  const not = set.startsWith('!')
-  const ranges = (not ? set.slice(1) : set).match(/.-.|./gs) ?? []
-  return ranges.some((range) => range[0]! <= character && character <= range.at(-1)!) !== not
-}
 
 function fromNames(folder: string, paths: readonly string[]): SplitFiles {
   const inside = paths.filter((path) => path.startsWith(folder) && isData(path))
@@ -122,7 +93,9 @@ function fromNames(folder: string, paths: readonly string[]): SplitFiles {
   const splits: SplitFiles = {}
   for (const path of files) {
     const split = splitOfPath(path.slice(folder.length))
-    if (split) splits[split] = [...(splits[split] ?? []), path]
+    if (split === undefined) continue
+    splits[split] ??= []
+    splits[split].push(path)
   }
   if (Object.keys(splits).length === 0 && files.length === 1) splits.train = files
   return splits
