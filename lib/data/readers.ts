@@ -151,7 +151,7 @@ function exampleOf(value: Record<string, unknown>, line: number, options: ReadOp
 
 /** The name of a class that is given by its number. */
 function named(label: string, names: readonly string[] | undefined): string {
-  return (names && /^\d+$/.test(label) ? names[Number(label)] : undefined) ?? label
+  return (names && /^\d+$/.test(label) ? names[Number(label)]?.trim() : undefined) ?? label
 }
 
 function textOf(value: Record<string, unknown>, column: string, line: number, source: TextSource): string {
@@ -174,7 +174,24 @@ function nameOf(value: unknown, role: Role, column: string, line: number, source
     const what = role === 'label' ? 'Labels' : 'Groups'
     throw dataError(source, line, `'${column}' is ${shown(value)}. ${what} must be names or numbers`)
   }
+  if (typeof value === 'number' && !isExact(value, role)) {
+    const remedy = role === 'label' ? 'Write it as a string' : 'Write groups as strings or integers below 2^53'
+    throw dataError(source, line, `'${column}' is the number ${value}, and others are read as the same one. ${remedy}`)
+  }
   return nonBlank(String(value), role, column, line, source)
+}
+
+/** Significant digits up to which a decimal number is read as no other one is. */
+const EXACT_DIGITS = 15
+
+/**
+ * Whether no other number of a file is read as this one: a safe integer, or a label with few digits. Groups must be
+ * integers, since two people must never become one.
+ */
+function isExact(value: number, role: Role): boolean {
+  if (!Number.isFinite(value) || Number.isInteger(value)) return Number.isSafeInteger(value)
+  const digits = String(value).replace(/e.*$/, '').replace(/\D/g, '').replace(/^0+/, '')
+  return role === 'label' && digits.length <= EXACT_DIGITS
 }
 
 async function* delimitedExamples(

@@ -58,6 +58,8 @@ t.test('labels of every kind; one beyond the names stays a number', async (t) =>
   t.same(await labels([1n, -1n, 2n], 'INT64', names), ['yes', '-1', '2'])
   t.same(await labels([true, false, true], 'BOOLEAN'), ['true', 'false', 'true'])
   t.same(await labels([' spam ', 'ham', '1'], 'STRING', { label: { dtype: 'string' } }), ['spam', 'ham', '1'])
+  const spaced = { label: { names: [' no', 'yes '], _type: 'ClassLabel' } }
+  t.same(await labels([1n, 0n, 1n], 'INT64', spaced), ['yes', 'no', 'yes'], 'names without their spaces, as everywhere')
 })
 
 t.test('several files are one data set, of any formats', async (t) => {

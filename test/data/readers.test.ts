@@ -30,6 +30,31 @@ t.test('JSON Lines: names, numbers and truth values as labels; blank lines skipp
   ])
 })
 
+t.test('numbers that may be several are no names: no two people, and no two classes, become one', async (t) => {
+  const lines = (key: string, ...numbers: string[]) =>
+    numbers.map((number) => `{"text":"a","label":"x","${key}":${number}}\n`).join('')
+  const groups = async (...numbers: string[]) =>
+    (await read(t, 'a.jsonl', lines('who', ...numbers), { group: 'who' })).map(({ group }) => group)
+  t.same(await groups('1', '-7', '9007199254740991', '"1152921504606846977"', 'true'), [
+    '1',
+    '-7',
+    '9007199254740991',
+    '1152921504606846977',
+    'true',
+  ])
+  for (const number of ['1152921504606846977', '9007199254740993', '-9007199254740992', '0.5', '1e400']) {
+    const message = /a\.jsonl:2: 'who' is the number .*, and others are read as the same one\. Write groups as strings/
+    await t.rejects(groups('1', number), { code: 'DATA_FORMAT', message }, number)
+  }
+  const labels = async (...numbers: string[]) =>
+    (await read(t, 'a.jsonl', lines('stars', ...numbers), { label: 'stars' })).map(({ label }) => label)
+  t.same(await labels('4.5', '0.123456789012345', '1e-7', '1e3'), ['4.5', '0.123456789012345', '1e-7', '1000'])
+  for (const number of ['0.1234567890123456', '1152921504606846977', '-1e999']) {
+    const message = /a\.jsonl:1: 'stars' is the number .* Write it as a string/
+    await t.rejects(labels(number), { code: 'DATA_FORMAT', message }, number)
+  }
+})
+
 t.test('CSV: quotes, line breaks in quotes, CRLF, byte order mark', async (t) => {
   const content = '\ufefflabel,text,id\r\n1,"a ""b"", c\r\nd",7\r\n\r\n0,plain,8\n 1 ,,9'
   t.same(await read(t, 'a.csv', content), [
