@@ -1,8 +1,13 @@
 import { open } from 'node:fs/promises'
-import type { AsyncBuffer, FileMetaData } from 'hyparquet'
+import type { AsyncBuffer, ColumnMetaData, FileMetaData, SchemaTree } from 'hyparquet'
 import { z } from 'zod'
 import { DpMoeError } from '../errors.js'
 import { readFully, withFileErrors } from '../files.js'
+import { UnpackingBudget } from './parquet/budget.js'
+import { chunkRange, requireSound } from './parquet/checks.js'
+import { readColumnChunk } from './parquet/column-chunk.js'
+import { type ColumnType, type ColumnValue, columnType, NOT_TEXT } from './parquet/column-type.js'
+import { decompressor } from './parquet/compression.js'
 import { dataError } from './text-blocks.js'
 
 /** A row of a Parquet file, with the columns that were asked for. */
@@ -17,7 +22,24 @@ const featuresSchema = z.object({
   info: z.object({ features: z.record(z.string(), z.looseObject({ names: z.array(z.string()).optional() })) }),
 })
 
-/** A Parquet file open for reading. Row groups are read one after another. */
+/** A column of a file: its name, its type, and its place among the columns of a row group. */
+interface Column extends ColumnType {
+  readonly name: string
+  readonly place: number
+}
+
+/**
+ * A Parquet file open for reading. Row groups are read one after another.
+ *
+ * | in the file | here |
+ * |---|---|
+ * | numbers of rows, types or places that do not fit together | an error when it is opened |
+ * | pages that hold more or fewer values than rows, or lack their dictionary | an error when their group is read |
+ * | strings (UTF8, JSON, ENUM) | strings as they are; one that is not UTF-8 or holds a NUL byte is an error that names its row |
+ * | integers, decimals without digits after the point | numbers; bigints where they may be large |
+ * | truth values, floats, UUIDs | booleans, numbers, strings |
+ * | lists, objects, bytes, times, other decimals | an error that names the column |
+ */
 export class ParquetFile implements AsyncDisposable {
   /** Names of the columns. */
   readonly columns: readonly string[]
@@ -25,11 +47,11 @@ export class ParquetFile implements AsyncDisposable {
   private constructor(
     readonly path: string,
     readonly metadata: FileMetaData,
+    private readonly schema: SchemaTree,
     private readonly buffer: AsyncBuffer,
     private readonly close: () => Promise<void>,
-    columns: readonly string[],
   ) {
-    this.columns = columns
+    this.columns = schema.children.map(({ element }) => element.name)
   }
 
   /** @throws DpMoeError DATA_FORMAT for a file that is damaged or something else; FILE_NOT_FOUND, FILE_ACCESS */
@@ -44,19 +66,15 @@ export class ParquetFile implements AsyncDisposable {
         if ((await readFully(handle, bytes, start)) < bytes.length) throw new RangeError('it became shorter')
         return bytes.buffer
       }
-      // The reader asks for several pieces at once, and stops at the first that fails without waiting for the others.
-      const slice = (start: number, end = byteLength) => {
-        const piece = withFileErrors('read', path, () => read(start, end))
-        piece.catch(() => {})
-        return piece
-      }
+      const slice = (start: number, end = byteLength) => withFileErrors('read', path, () => read(start, end))
       const buffer = { byteLength, slice }
-      const { metadata, columns } = await asParquet(path, async () => {
-        const metadata = await parquetMetadataAsync(buffer)
-        requireRows(metadata)
-        return { metadata, columns: parquetSchema(metadata).children.map(({ element }) => element.name) }
+      const { metadata, schema } = await asParquet(path, async () => {
+        const metadata = await parquetMetadataAsync(buffer, { geoparquet: false })
+        const schema = parquetSchema(metadata)
+        requireSound(metadata, schema, byteLength - metadata.metadata_length - 8)
+        return { metadata, schema }
       })
-      return new ParquetFile(path, metadata, buffer, () => handle.close(), columns)
+      return new ParquetFile(path, metadata, schema, buffer, () => handle.close())
     } catch (error) {
       await handle.close()
       throw error
@@ -74,37 +92,65 @@ export class ParquetFile implements AsyncDisposable {
     }
   }
 
-  /** The rows, with some of the columns. */
+  /**
+   * The rows, with some of the columns.
+   *
+   * @throws DpMoeError DATA_FORMAT for a column that is there twice or of a type that is not read, and for damaged pages
+   */
   async *rows(columns: readonly string[]): AsyncGenerator<ParquetRow> {
-    const [{ parquetReadObjects }, { compressors }] = await Promise.all([
-      import('hyparquet'),
-      import('hyparquet-compressors'),
-    ])
-    const { buffer: file, metadata } = this
+    const wanted = [...new Set(columns)].map((name) => this.#column(name))
+    const budget = new UnpackingBudget(this.buffer.byteLength)
     let row = 0
-    for (const group of metadata.row_groups) {
-      const [rowStart, rowEnd] = [row, row + Number(group.num_rows)]
-      const read = () =>
-        parquetReadObjects({ file, metadata, compressors, columns: [...new Set(columns)], rowStart, rowEnd })
-      for (const value of await asParquet(this.path, read)) yield { value, row: ++row }
+    for (const { num_rows, columns: chunks } of this.metadata.row_groups) {
+      const rows = Number(num_rows)
+      const values: ColumnValue[][] = []
+      for (const column of wanted) {
+        const chunk = chunks[column.place]!.meta_data!
+        values.push(await asParquet(this.path, () => this.#read(chunk, column, rows, budget)))
+      }
+      for (let i = 0; i < rows; i++) {
+        row++
+        const value: Record<string, unknown> = {}
+        for (const [c, { name }] of wanted.entries()) value[name] = this.#checked(values[c]![i]!, name, row)
+        yield { value, row }
+      }
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
+
+  #column(name: string): Column {
+    const index = this.columns.indexOf(name)
+    if (this.columns.indexOf(name, index + 1) >= 0) {
+      throw dataError(this.path, undefined, `there are two columns '${name}'. Rename one of them`)
+    }
+    const { element, children } = this.schema.children[index]!
+    const type = columnType(element, children.length > 0)
+    if (typeof type === 'string') {
+      throw dataError(this.path, undefined, `the column '${name}' is ${type}, which is not read. Write it as strings`)
+    }
+    const before = this.schema.children.slice(0, index)
+    return { ...type, name, place: before.reduce((sum, child) => sum + leaves(child), 0) }
+  }
+
+  async #read(chunk: ColumnMetaData, column: Column, rows: number, budget: UnpackingBudget): Promise<ColumnValue[]> {
+    const { start, end } = chunkRange(chunk)
+    const bytes = new Uint8Array(await this.buffer.slice(start, end))
+    return readColumnChunk(bytes, column, rows, await decompressor(chunk.codec), budget)
+  }
+
+  #checked(value: ColumnValue, column: string, row: number): Exclude<ColumnValue, typeof NOT_TEXT> {
+    if (value !== NOT_TEXT) return value
+    const message = `'${column}' is not valid UTF-8, or holds a NUL byte. Correct it, or remove the row`
+    throw dataError(this.path, row, message)
+  }
 }
 
-/** The reader makes as many rows as a group says it has: that must be what the file and the group's columns say, too. */
-function requireRows({ num_rows: all, row_groups: groups, schema }: FileMetaData): void {
-  const repeated = new Set(schema.filter((one) => one.repetition_type === 'REPEATED').map(({ name }) => name))
-  const isFlat = (path: readonly string[]) => path.length === 1 && !repeated.has(path[0]!)
-  for (const { num_rows: rows, columns } of groups) {
-    const other = columns.find(({ meta_data: of }) => of && isFlat(of.path_in_schema) && of.num_values !== rows)
-    if (rows < 0n || other) throw new RangeError('numbers of rows in it do not fit together')
-  }
-  if (groups.reduce((sum, { num_rows: rows }) => sum + rows, 0n) === all) return
-  throw new RangeError('numbers of rows in it do not fit together')
+/** Columns of a row group that belong to a column of the file. */
+function leaves({ children }: SchemaTree): number {
+  return children.length === 0 ? 1 : children.reduce((sum, child) => sum + leaves(child), 0)
 }
 
 /** What goes wrong inside the reader is a fault of the file. */
