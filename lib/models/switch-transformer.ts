@@ -12,7 +12,7 @@ import type { ForwardContext } from '../nn/module.js'
 import { classificationLoss } from './classification-loss.js'
 import type { KeyValueStore } from './decoder.js'
 import type { JsonObject } from './hugging-face/checkpoint.js'
-import { labelSettings, labelsOf } from './hugging-face/config.js'
+import { labelSettings, labelsOrTwo } from './hugging-face/config.js'
 import { HuggingFaceModel, loadModel } from './hugging-face/hugging-face-model.js'
 import type { Seq2SeqBatch, TokenBatch } from './language-batch.js'
 import {
@@ -164,7 +164,7 @@ export class SwitchEncoderClassifier extends HuggingFaceModel {
       device,
       folder,
       (source, init, headInit) => {
-        const labels = options.labels ?? labelsOf(source) ?? ['LABEL_0', 'LABEL_1']
+        const labels = options.labels ?? labelsOrTwo(source)
         return new SwitchEncoderClassifier(init, switchConfigFrom(source, options), labels, { headInit, source })
       },
       options.seed,

@@ -14,7 +14,7 @@ import type { Device } from '../engine/device.js'
 import { noteBase } from '../models/adapter-base.js'
 import { saveAdapters } from '../models/hugging-face/adapters.js'
 import { savePretrained } from '../models/pretrained.js'
-import type { PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
+import { classesOfReplacedHead, type PretrainedTextClassifier } from '../models/pretrained-text-classifier.js'
 import type { TextClassifier } from '../models/text-classifier.js'
 import type { MicroBatch } from '../nn/accumulate.js'
 import { microBatches } from './batches.js'
@@ -80,12 +80,21 @@ async function encode(loaded: Loaded, recipe: Recipe, signal: AbortSignal | unde
     training,
     tokenizer,
     publicConstants: { labels: [...labels.names], labelsStated: labels.stated },
-    warnings: [],
+    warnings: await describeHead(pretrained, labels.names),
     open: async (device) => {
       const model = await openClassifier(device, { recipe, pretrained, labels: labels.names, options })
       return new ClassifierLearner({ ...loaded, device, model, training, validation, recipe, tokenizer })
     },
   }
+}
+
+/** That a head is replaced is said: what it was trained for is lost. */
+async function describeHead(pretrained: PretrainedChoice | undefined, labels: readonly string[]): Promise<string[]> {
+  const classes = pretrained && (await classesOfReplacedHead(pretrained.folder, labels))
+  if (classes === undefined) return []
+  return [
+    `The head of ${pretrained!.name} is for ${classes} classes, the data have ${labels.length}: a new head is trained`,
+  ]
 }
 
 interface Parts {

@@ -68,6 +68,14 @@ export function labelsOf(config: JsonObject): string[] | undefined {
   return labels.every(([id], index) => id === index) && labels.length > 0 ? labels.map(([, label]) => label) : undefined
 }
 
+/** The class names of a config.json; without any they are two, as in transformers. */
+export function labelsOrTwo(config: JsonObject): string[] {
+  return labelsOf(config) ?? ['LABEL_0', 'LABEL_1']
+}
+
+/** What the tensors of a classifier's head are called before `weight` and `bias`. */
+export const headPrefix = 'classifier.'
+
 /** The same as config.json has it. */
 export function labelSettings(labels: readonly string[]): JsonObject {
   return {

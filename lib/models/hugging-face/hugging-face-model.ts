@@ -7,6 +7,7 @@ import { replaceFile, withFileErrors } from '../../files.js'
 import { Initializer, UnfilledWeights } from '../../nn/initializer.js'
 import { Module } from '../../nn/module.js'
 import { Checkpoint, configFile, type JsonObject, readJsonObject } from './checkpoint.js'
+import { labelsOrTwo } from './config.js'
 import { loadWeights } from './load-weights.js'
 import { saveWeights, type WeightOptions } from './save-weights.js'
 import type { TensorMap } from './tensor-map.js'
@@ -55,7 +56,7 @@ export type ModelFactory<M extends HuggingFaceModel> = (config: JsonObject, init
  * Reads config.json and the weights of a folder.
  *
  * @param seed first weights of a head that the checkpoint lacks; public
- * @returns the model, and the names of the tensors that the checkpoint lacked
+ * @returns the model, and the names of the tensors that the checkpoint lacked or had for other classes
  * @throws DpMoeError MODEL_FORMAT for what is damaged, foreign or not offered, naming the setting or the tensor and both
  *   shapes; FILE_NOT_FOUND, FILE_ACCESS
  */
@@ -69,7 +70,7 @@ export async function loadModel<M extends HuggingFaceModel>(
   await using checkpoint = await Checkpoint.open(folder)
   const model = inFolder(folder, () => make(config, new UnfilledWeights(device), new Initializer(device, seed)))
   try {
-    return { model, missing: await loadWeights(model.tensorMap(), checkpoint) }
+    return { model, missing: await loadWeights(model.tensorMap(), checkpoint, () => labelsOrTwo(config).length) }
   } catch (error) {
     model[Symbol.dispose]()
     throw error

@@ -1,5 +1,6 @@
 import { DpMoeError } from '../../errors.js'
 import type { Checkpoint } from './checkpoint.js'
+import { headPrefix } from './config.js'
 import type { FusedExperts, TensorMap, TensorPlace } from './tensor-map.js'
 
 /** A tensor of a checkpoint and where it goes. */
@@ -12,11 +13,16 @@ interface Assignment {
  * Fills a model from a checkpoint, one tensor at a time: beside the model there is never more than one tensor in memory.
  * All names and shapes are checked before any weight is read.
  *
- * @returns names of tensors that the checkpoint left out where it may (a new head)
+ * @param ownClasses how many classes the checkpoint's config.json has: a head for these is passed over where the model has one for others
+ * @returns names of tensors that the checkpoint has not, or not for these classes, where it may (a new head)
  * @throws DpMoeError MODEL_FORMAT for an unexpected, missing or misshapen tensor, by name and with both shapes
  */
-export async function loadWeights(map: TensorMap, checkpoint: Checkpoint): Promise<string[]> {
-  const { assignments, missing } = assign(map, checkpoint)
+export async function loadWeights(
+  map: TensorMap,
+  checkpoint: Checkpoint,
+  ownClasses: () => number = () => 0,
+): Promise<string[]> {
+  const { assignments, missing } = assign(map, checkpoint, ownClasses)
   const transposed = fusedOrientation(assignments, checkpoint)
   const written = new Set<TensorPlace>()
   // One buffer for all tensors: fresh memory for each would cost more than reading it.
@@ -43,7 +49,11 @@ async function requireSame(name: string, values: Float32Array, place: TensorPlac
   throw new DpMoeError('MODEL_FORMAT', `${folder}: ${name} differs from the tensor that config.json ties it to`)
 }
 
-function assign(map: TensorMap, checkpoint: Checkpoint): { assignments: Assignment[]; missing: string[] } {
+function assign(
+  map: TensorMap,
+  checkpoint: Checkpoint,
+  ownClasses: () => number,
+): { assignments: Assignment[]; missing: string[] } {
   const { folder } = checkpoint
   const assignments: Assignment[] = []
   const sources = new Map<string, string>()
@@ -54,9 +64,10 @@ function assign(map: TensorMap, checkpoint: Checkpoint): { assignments: Assignme
     }
     sources.set(name, source)
   }
+  const isOfOtherHead = otherHead(map, checkpoint, ownClasses)
   for (const name of checkpoint.names()) {
     const resolved = map.resolve(name)
-    if (resolved === undefined) continue
+    if (resolved === undefined || isOfOtherHead(resolved)) continue
     const { shape } = checkpoint.entry(name)
     const place = map.tensors.get(resolved)
     const fused = map.fused.get(resolved)
@@ -77,6 +88,18 @@ function assign(map: TensorMap, checkpoint: Checkpoint): { assignments: Assignme
     if (!optional) throw new DpMoeError('MODEL_FORMAT', `${folder}: tensor ${name} ${spelled(shape)} is missing`)
   }
   return { assignments, missing: missing.map(([name]) => name) }
+}
+
+/** The tensors of a checkpoint's head where all of it is for the classes of its own config.json, and the model's for another number. */
+function otherHead(map: TensorMap, checkpoint: Checkpoint, ownClasses: () => number): (tensor: string) => boolean {
+  const isHead = (tensor: string | undefined) => tensor?.startsWith(headPrefix) && map.tensors.has(tensor)
+  const held = Array.from(checkpoint.names()).filter((name) => isHead(map.resolve(name)))
+  const isOther = held.every((name) => {
+    const [classes, ...rest] = checkpoint.entry(name).shape
+    const [wanted, ...expected] = map.tensors.get(map.resolve(name)!)!.shape
+    return classes !== wanted && classes === ownClasses() && spelled(rest) === spelled(expected)
+  })
+  return (tensor) => held.length > 0 && isOther && tensor.startsWith(headPrefix)
 }
 
 /**
