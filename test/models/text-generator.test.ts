@@ -100,6 +100,13 @@ t.test('what is refused', async (t) => {
     code: 'MODEL_FORMAT',
     message: /expected a language model .*MixtralForCausalLM.*got an encoder of type 'bert'/,
   })
+  const classifier = join(root, 'classifier')
+  mkdirSync(classifier)
+  writeFileSync(join(classifier, 'config.json'), '{"format":"dp-moe-model-1"}')
+  await t.rejects(TextGenerator.open(device, classifier), {
+    code: 'MODEL_FORMAT',
+    message: /expected a language model .* got a classifier.*dp-moe predict/,
+  })
   const large = { ...tokenizer, added_tokens: [{ id: 40, content: '<new>', special: true }] }
   await t.rejects(TextGenerator.open(device, modelOf('mixtral', 'large', { 'tokenizer.json': large })), {
     code: 'MODEL_FORMAT',

@@ -6,7 +6,7 @@ import type { Device } from '../../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../../errors.js'
 import { Decoder } from '../decoder.js'
 import { configFile, exists, readJsonObject } from '../hugging-face/checkpoint.js'
-import { openLanguageModel } from '../open-language-model.js'
+import { openLanguageModel, requireLanguageModel } from '../open-language-model.js'
 import { type GenerationOptions, type GenerativeModel, generateTokens } from './generate.js'
 import { StopText } from './stop-text.js'
 
@@ -49,6 +49,7 @@ export class TextGenerator implements Disposable {
    * @throws DpMoeError MODEL_FORMAT, FILE_NOT_FOUND
    */
   static async open(device: Device, folder: string): Promise<TextGenerator> {
+    await requireLanguageModel(folder)
     const settings = await readGenerationSettings(folder)
     const tokenizer = await HuggingFaceTokenizer.fromFile(folder, { maxLength: MOST_TOKENS })
     const model = await openLanguageModel(device, folder)
