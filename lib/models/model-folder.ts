@@ -82,20 +82,20 @@ export async function requireFreeFolder(target: string, source: string, overwrit
 
 /** Refuses to write a folder that is, or lies in, or holds any of, a model that is read; links are followed. */
 export async function requireApart(target: string, source: string): Promise<void> {
+  await requireNotHeld(target, source)
   if (isWithin(await realPathOf(target), await realpath(source))) {
     throw new DpMoeError('FILE_EXISTS', `${target} lies in ${source}, the model that is read. Choose another folder`)
   }
-  await requireNotHeld(target, source)
 }
 
 async function requireNotHeld(target: string, source: string): Promise<void> {
   const written = await realPathOf(target)
+  const refuse = (what: string) => {
+    throw new DpMoeError('FILE_EXISTS', `${target} ${what} the model that is read. Choose another folder`)
+  }
+  if (written === (await realPathOf(source))) refuse('is')
   for (const path of [source, ...(await namesIn(source)).map((name) => join(source, name))]) {
-    if (!isWithin(await realPathOf(path), written)) continue
-    throw new DpMoeError(
-      'FILE_EXISTS',
-      `${target} is the model that is read, or holds ${path} of it. Choose another folder`,
-    )
+    if (isWithin(await realPathOf(path), written)) refuse(`holds ${path}, of`)
   }
 }
 

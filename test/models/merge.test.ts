@@ -1,6 +1,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { HuggingFaceTokenizer } from '../../lib/data/index.js'
 import { Device } from '../../lib/engine/device.js'
 import { findAdapters } from '../../lib/models/adapted-model.js'
 import { noteBase } from '../../lib/models/adapter-base.js'
@@ -36,6 +37,8 @@ t.test('the model that the adapters belong to is never overwritten', async (t) =
     await t.rejects(mergeModel(device, adapters, target, { overwrite: true }), refused, target)
   }
   t.notOk(existsSync(join(base, 'inside')))
+  const itself = { message: /base is the model that is read/ }
+  await t.rejects(mergeModel(device, adapters, base, { overwrite: true }), itself)
   const elsewhere = { base: linked, overwrite: true }
   await t.rejects(mergeModel(device, adapters, base, elsewhere), refused, 'its files lie in the folder')
   const within = join(root, 'around', 'x.safetensors')
@@ -139,4 +142,34 @@ t.test('a layer that is kept whole is written whole; one that has an adapter bes
   const bias = [...model.namedParameters()].find(([name]) => name.endsWith('attention.query.bias'))![1]
   bias.trainable = true
   await t.rejects(saveAdapters(join(root, 'both'), model, of), { message: /query\.bias trains beside an adapter/ })
+})
+
+t.test('paths that other programs left in settings are not written again; names on the hub are', async (t) => {
+  const { tokenizer } = JSON.parse(readFileSync(new URL('../data/fixtures/word-piece.json', import.meta.url), 'utf8'))
+  for (const [name, isKept] of [
+    ['/home/me/secret', false],
+    ['../secret', false],
+    ['~/models/secret', false],
+    ['C:\\me\\secret', false],
+    ['models/of/secret', false],
+    ['owner/secret', true],
+    ['secret', true],
+  ] as const) {
+    const folder = join(root, 'with-path')
+    cpSync(base, folder, { recursive: true })
+    const settings = JSON.parse(readFileSync(join(base, 'config.json'), 'utf8'))
+    writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...settings, _name_or_path: name }))
+    using model = await adaptedModel(device, folder)
+    const tokenizerConfig = { name_or_path: name, tokenizer_file: name, padding_side: 'left' }
+    const own = new HuggingFaceTokenizer(tokenizer, { maxLength: 9, tokenizerConfig })
+    const written = [join(root, 'path-adapters'), join(root, 'path-model')] as const
+    await saveAdapters(written[0], model, { name: 'owner/base', fingerprint: 'f' }, own)
+    await model.savePretrained(written[1], { tokenizer: own })
+    for (const folder of written) {
+      for (const file of ['config.json', 'tokenizer_config.json']) {
+        t.equal(readFileSync(join(folder, file), 'utf8').includes('secret'), isKept, `${name} in ${file}`)
+      }
+      t.match(JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8')), { padding_side: 'left' })
+    }
+  }
 })

@@ -18,6 +18,7 @@ import {
 } from './adapter-config.js'
 import { adapterConfigFile, configFile } from './checkpoint.js'
 import { layerOf } from './complete-adapters.js'
+import { withoutPaths } from './config.js'
 import { type HuggingFaceModel, saveTokenizer } from './hugging-face-model.js'
 import { valuesOf } from './save-weights.js'
 import type { TensorMap, TensorPlace } from './tensor-map.js'
@@ -76,7 +77,7 @@ export async function saveAdapters(
   await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
   const metadata = { format: 'pt', [baseFingerprintKey]: base.fingerprint }
   await writeSafetensors(join(folder, adapterWeightsFile), tensors, metadata)
-  const content = model.configJson()
+  const content = withoutPaths(model.configJson())
   const settings = adapterSettings(config, { architectures: content.architectures, targets, whole: [...whole] })
   await replaceFile(join(folder, configFile), `${JSON.stringify(content, null, 2)}\n`)
   await replaceFile(join(folder, adapterConfigFile), `${JSON.stringify(settings, null, 2)}\n`)

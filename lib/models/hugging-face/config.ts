@@ -76,6 +76,13 @@ export function labelsOrTwo(config: JsonObject): string[] {
 /** What the tensors of a classifier's head are called before `weight` and `bias`. */
 export const headPrefix = 'classifier.'
 
+/** Settings without the paths that other programs note of what they read; names on the hub stay. */
+export function withoutPaths(settings: JsonObject): JsonObject {
+  const isPath = (value: unknown) => typeof value === 'string' && /^[.~/]|\\|^[A-Za-z]:|\/.*\//.test(value)
+  const kept = Object.entries(settings).filter(([key, value]) => !(/(_or_path|_file)$/.test(key) && isPath(value)))
+  return Object.fromEntries(kept)
+}
+
 /** The same as config.json has it. */
 export function labelSettings(labels: readonly string[]): JsonObject {
   return {

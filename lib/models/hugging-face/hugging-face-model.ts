@@ -7,7 +7,7 @@ import { replaceFile, withFileErrors } from '../../files.js'
 import { Initializer, UnfilledWeights } from '../../nn/initializer.js'
 import { Module } from '../../nn/module.js'
 import { Checkpoint, configFile, type JsonObject, readJsonObject } from './checkpoint.js'
-import { labelsOrTwo } from './config.js'
+import { labelsOrTwo, withoutPaths } from './config.js'
 import { loadWeights } from './load-weights.js'
 import { saveWeights, type WeightOptions } from './save-weights.js'
 import type { TensorMap } from './tensor-map.js'
@@ -34,7 +34,7 @@ export abstract class HuggingFaceModel extends Module {
     await withFileErrors('create', folder, () => mkdir(folder, { recursive: true }))
     await saveWeights(folder, this.tensorMap(), weights)
     const dtypes = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
-    const content = this.configJson()
+    const content = withoutPaths(this.configJson())
     // transformers 4.56 renamed the setting.
     const config = { ...content, ['dtype' in content ? 'dtype' : 'torch_dtype']: dtypes[weights.dtype ?? 'F32'] }
     await replaceFile(join(folder, configFile), `${JSON.stringify(config, null, 2)}\n`)
@@ -46,7 +46,10 @@ export abstract class HuggingFaceModel extends Module {
 export async function saveTokenizer(folder: string, tokenizer: HuggingFaceTokenizer): Promise<void> {
   const { tokenizer: json, tokenizerConfig } = tokenizer.toJSON()
   await replaceFile(join(folder, 'tokenizer.json'), `${JSON.stringify(json)}\n`)
-  await replaceFile(join(folder, 'tokenizer_config.json'), `${JSON.stringify(tokenizerConfig, null, 2)}\n`)
+  await replaceFile(
+    join(folder, 'tokenizer_config.json'),
+    `${JSON.stringify(withoutPaths(tokenizerConfig), null, 2)}\n`,
+  )
 }
 
 /** What makes a model from its config.json. `init` fills what a checkpoint brings, `head` what it may lack. */
