@@ -109,6 +109,6 @@ export async function downloadDataset(
 }
 
 function tooLong(repository: string, size: number): DpMoeError {
-  const message = `The card of ${repository} (${README}) has ${size} bytes, expected at most ${MAX_README_BYTES}. Name the files of the data`
+  const message = `The card of ${repository} (${README}) has ${size} bytes, expected at most ${MAX_README_BYTES}. Name files that hold the data instead`
   return new DpMoeError('DATA_FORMAT', message)
 }

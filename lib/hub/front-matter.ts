@@ -39,15 +39,13 @@ export async function parseFrontMatter(readme: string): Promise<unknown> {
 }
 
 /** The tokens of the first document. Lexer and parser keep a stack of their own, they do not recurse. */
-function firstDocument({ CST, Lexer, Parser }: typeof import('yaml'), source: string): import('yaml').CST.Token[] {
+function firstDocument({ Lexer, Parser }: typeof import('yaml'), source: string): import('yaml').CST.Token[] {
   const tokens: import('yaml').CST.Token[] = []
   const parser = new Parser()
   let properties = 0
-  let isScalar = false
   for (const lexeme of new Lexer().lex(source)) {
-    if (!isScalar && /^[!&*]/.test(lexeme)) properties++
+    if (/^[!&*]/.test(lexeme)) properties++
     if (properties > MAX_PROPERTIES) throw refused('many tags, anchors or aliases', MAX_PROPERTIES)
-    isScalar = lexeme === CST.SCALAR
     for (const token of parser.next(lexeme)) {
       if (token.type === 'error') throw new TypeError(token.message)
       if (token.type === 'doc-end') return tokens
@@ -60,6 +58,6 @@ function firstDocument({ CST, Lexer, Parser }: typeof import('yaml'), source: st
 }
 
 function refused(what: string, limit: number | string): DpMoeError {
-  const message = `The card of the data set (README.md) has ${what}; at most ${limit} are read. Name the files of the data`
+  const message = `The card of the data set (README.md) has ${what}; at most ${limit} are read. Name files that hold the data instead`
   return new DpMoeError('DATA_FORMAT', message)
 }

@@ -21,7 +21,8 @@ export class GlobBudget {
   spend(steps: number): void {
     this.#left -= steps
     if (this.#left >= 0) return
-    const message = 'The patterns in the card of the data set take too long to match. Name the files of the data'
+    const message =
+      'The patterns in the card of the data set take too long to match. Name files that hold the data instead'
     throw new DpMoeError('DATA_FORMAT', message)
   }
 }
@@ -48,7 +49,7 @@ export function globTest(globs: readonly string[], budget: GlobBudget): (path: s
 
 function tooLong(glob: string): DpMoeError {
   const message = `A pattern in the card of the data set has ${glob.length} characters, expected at most ${MAX_LENGTH}`
-  return new DpMoeError('DATA_FORMAT', `${message}. Name the files of the data`)
+  return new DpMoeError('DATA_FORMAT', `${message}. Name files that hold the data instead`)
 }
 
 /** Runs of stars are as good as one of them. */

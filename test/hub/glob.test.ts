@@ -19,6 +19,7 @@ t.test('what a pattern matches', (t) => {
     ['**/**/c', ['c', 'a/c', 'a/b/c'], ['bc']],
     ['**/*.csv', ['a.csv', 'a/b.csv'], ['a.tsv', 'a.csv/b']],
     ['*/*', ['a/b', '/'], ['a', 'a/b/c']],
+    ['a*x**', ['ax', 'abxc'], ['ab', 'a']],
     ['a?c', ['abc', 'a*c'], ['ac', 'a/c', 'abbc', 'ab']],
     ['x[0-25]', ['x0', 'x1', 'x2', 'x5'], ['x3', 'x', 'x01', 'x-']],
     ['x[!0-2]*', ['x3', 'xab', 'x-'], ['x0', 'x', 'x2a']],
@@ -52,16 +53,13 @@ t.test('patterns that are too long, or too many for the paths there are', (t) =>
   const longest = `data/${'*'.repeat(1019)}`
   t.ok(matches(longest, 'data/train.csv'))
   t.throws(() => matches(`${longest}*`, 'x'), { code: 'DATA_FORMAT', message: /has 1025 characters, expected at most/ })
-  const budget = new GlobBudget()
+  const budget = new GlobBudget(1e6)
   const test = globTest(
     Array.from({ length: 1000 }, (_, i) => `${'*a'.repeat(200)}${i}`),
     budget,
   )
-  const path = 'a'.repeat(200)
-  const all = () => {
-    for (let i = 0; i < 1e6; i++) test(path)
-  }
-  t.throws(all, { code: 'DATA_FORMAT', message: /take too long to match\. Name the files of the data/ })
+  const message = /take too long to match\. Name files that hold the data instead/
+  t.throws(() => test('a'.repeat(200)), { code: 'DATA_FORMAT', message })
   t.throws(() => globTest(['a'], budget)('a'), { code: 'DATA_FORMAT' }, 'the patterns of a card share it')
   const shards = Array.from({ length: 5e4 }, (_, i) => `data/part-${i % 500}/train-${i}.parquet`)
   const honest = globTest(['data/**/*.parquet', ...shards.slice(0, 3000)], new GlobBudget())
