@@ -142,6 +142,10 @@ t.test('a page unpacks to no more than it says, and a column to no more than its
   const bomb = (size: number): RawColumn => ({ ...four, codec: 2, pages: [page(4, body, Encoding.plain, { size })] })
   await refused(t, /Cannot create a Buffer larger/, [bomb(20), numbers], 4)
   await refused(t, /unpacks to more than 128 times its size/, [bomb(2 ** 30), numbers], 4)
+  const half = gzipSync(Buffer.concat([plainStrings(['a', 'b']), Buffer.alloc(40 * 2 ** 20)]))
+  const halfPage = page(2, half, Encoding.plain, { size: 40 * 2 ** 20 + 10 })
+  t.same(await labels(t, [{ ...four, values: 2, codec: 2, pages: [halfPage] }, label(1n, 2n)], 2), ['1', '2'])
+  await refused(t, /unpacks to more than 128 times/, [{ ...four, codec: 2, pages: [halfPage, halfPage] }, numbers], 4)
   const frame = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38, ...Array(4096).fill([2, 0, 16, 0]).flat(), 1, 0, 0])
   const zstd: RawColumn = { ...four, codec: 6, pages: [page(4, frame, Encoding.plain, { size: 20 })] }
   await refused(t, /a page in it unpacks to more than it says/, [zstd, numbers], 4)

@@ -16,6 +16,7 @@ import {
   rawParquet,
   Type,
   UTF8,
+  varint,
 } from './support/raw-parquet.js'
 
 const path = join(t.testdir(), 'file.parquet')
@@ -131,6 +132,10 @@ t.test('columns whose values cannot be told apart as names are refused', async (
     const message = new RegExp(`file\\.parquet: the column 'author' is .*${what.source}.*Write it as strings`)
     await t.rejects(groups(column), { code: 'DATA_FORMAT', message }, what.source)
   }
+  const short = [0, 2 * 15].flatMap((length) => [...varint(128), ...varint(4), ...varint(1), length])
+  const cut = page(1, Buffer.from([...short, ...Array(15).fill(1)]), Encoding.deltaStrings)
+  const fixed = { ...author, converted: DECIMAL, type: Type.fixed, typeLength: 16, pages: [cut] }
+  await t.rejects(groups(fixed), { message: /an encoding that its type cannot have/ }, 'a fixed length must be kept')
   const doubles = (...values: number[]) => ({
     ...author,
     type: Type.double,
