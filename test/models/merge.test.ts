@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { HuggingFaceTokenizer } from '../../lib/data/index.js'
@@ -171,5 +171,29 @@ t.test('paths that other programs left in settings are not written again; names 
       }
       t.match(JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8')), { padding_side: 'left' })
     }
+  }
+})
+
+t.test('a weight that the written type does not hold: refused, and nothing is left', async (t) => {
+  for (const [largest, below, dtype] of [
+    [65520, 65519, 'F16'],
+    [2 ** 128 - 2 ** 119, 2 ** 128 - 2 ** 120, 'BF16'],
+    [Number.POSITIVE_INFINITY, 3.4e38, 'F32'],
+    [Number.NaN, -3.4e38, 'F32'],
+  ] as const) {
+    using model = new BertClassifier(new Initializer(device, 1), tinyBert)
+    model.head.bias!.tensor.write(new Float32Array([0, -largest, 0]))
+    const folder = join(root, `large-${dtype}`)
+    const message = /head\.bias: (-Infinity|NaN|-?[\de.+]+) is not finite as/
+    await t.rejects(
+      model.savePretrained(folder, { dtype }),
+      { code: 'INVALID_ARGUMENT', message },
+      `${largest} ${dtype}`,
+    )
+    t.same(readdirSync(folder), [])
+    model.head.bias!.tensor.write(new Float32Array([0, -below, 0]))
+    await model.savePretrained(folder, { dtype })
+    using _ = await BertClassifier.fromPretrained(device, folder)
+    rmSync(folder, { recursive: true })
   }
 })

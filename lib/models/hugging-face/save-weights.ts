@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { roundToBfloat16 } from '../../engine/bfloat16.js'
+import { DpMoeError } from '../../errors.js'
 import { bytesOf, replaceFile, withFileErrors } from '../../files.js'
 import { roundToFloat16 } from '../half-precision.js'
 import { type TensorData, type TensorSource, writeSafetensors } from '../safetensors.js'
@@ -68,7 +69,14 @@ function divide(map: TensorMap, dtype: WeightType, maxBytes: number): Map<string
   return shards
 }
 
-/** The values of a tensor as they are written. */
+/** The least number that is infinite as a weight type, to nearest. */
+const infiniteFrom = { F32: Number.POSITIVE_INFINITY, BF16: 2 ** 128 - 2 ** 119, F16: 65520 }
+
+/**
+ * The values of a tensor as they are written.
+ *
+ * @throws DpMoeError INVALID_ARGUMENT for one that is not finite in that type: no model with it could be read again
+ */
 export async function valuesOf(
   { parameter, shape, offset }: Omit<TensorPlace, 'optional'>,
   dtype: WeightType,
@@ -79,8 +87,19 @@ export async function valuesOf(
   )
   const values = (await slice.data()) as Float32Array
   slice[Symbol.dispose]()
+  const lost = firstFrom(values, infiniteFrom[dtype])
+  if (lost !== undefined) {
+    const remedy = Number.isFinite(lost) ? 'Write the weights in another type' : 'Take another model'
+    throw new DpMoeError('INVALID_ARGUMENT', `${parameter.name}: ${lost} is not finite as ${dtype}. ${remedy}`)
+  }
   if (dtype === 'F32') return values
   return bytesOf(dtype === 'BF16' ? roundToBfloat16(values) : roundToFloat16(values))
+}
+
+/** The first value that is NaN or whose magnitude is not below a bound; a loop, since a model has billions. */
+function firstFrom(values: Float32Array, bound: number): number | undefined {
+  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i]!) < bound)) return values[i]
+  return undefined
 }
 
 function shardName(index: number, count: number): string {
