@@ -54,6 +54,8 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   const loaded = await (task === 'classification' ? loadClassification(options) : loadLanguageTask(task, options))
   const { units, classes } = loaded
   const pretrained = await choosePretrained(options)
+  if (pretrained) requireOutside('model', pretrained.folder, options.output)
+  if (options.tokenizer !== undefined) requireOutside('tokenizer', options.tokenizer, options.output)
   const facts = { examples: units, classes, pretrained: pretrained?.shape }
   const plan = options.nonPrivate ? undefined : planPrivacy(options, facts)
   const recipe = plan?.recipe ?? chooseRecipe(facts, options)
@@ -192,18 +194,18 @@ function describeUsers({ examples, units, leftOut }: LoadedTask, { group }: Trai
 function runKey(options: TrainOptions): RunKey {
   if (options.keyFile !== undefined) {
     const key = fileKey(options.keyFile)
-    requireOutside(options.keyFile, options.output)
+    requireOutside('key file', options.keyFile, options.output)
     return key
   }
   return options.seed === undefined ? osKey() : seedKey(options.seed)
 }
 
-/** A run folder is copied, kept and overwritten as a whole; its noise key must not be. */
-function requireOutside(keyFile: string, output: string): void {
-  if (!existsSync(output)) return
-  const way = relative(realpathSync(output), realpathSync(keyFile))
+/** A run folder is copied, kept and overwritten as a whole; its noise key must not be, nor what the run starts from. */
+function requireOutside(what: string, path: string, output: string): void {
+  if (!existsSync(output) || !existsSync(path)) return
+  const way = relative(realpathSync(output), realpathSync(path))
   if (way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way)) return
-  throw new DpMoeError('INVALID_ARGUMENT', `The key file ${keyFile} is in the run folder ${output}. Keep it elsewhere`)
+  throw new DpMoeError('INVALID_ARGUMENT', `The ${what} ${path} is in the run folder ${output}. Keep it elsewhere`)
 }
 
 function maxRows(options: TrainOptions, recipe: Recipe): number {

@@ -1,4 +1,4 @@
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { Device } from '../../lib/engine/device.js'
@@ -144,6 +144,15 @@ t.test('resumes from the same model only', async (t) => {
   cpSync(join(folder, 'model.safetensors'), join(moved, 'model.safetensors'))
   await train({ ...run, resume: true })
   t.ok(releasedWeights(run.output).equals(releasedWeights(whole.output)), 'bit-equal')
+})
+
+t.test('a run does not write over the model it starts from', async (t) => {
+  const run = options({})
+  await train(run)
+  const release = join(run.output, 'release')
+  const again = { ...run, overwrite: true, model: { pretrained: release } }
+  await t.rejects(train(again), { code: 'INVALID_ARGUMENT', message: /The model .*release is in the run folder/ })
+  t.ok(existsSync(join(release, 'model.safetensors')))
 })
 
 t.test('what is refused', async (t) => {
