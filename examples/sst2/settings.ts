@@ -9,10 +9,10 @@ export const privateSettings: Partial<TrainOptions> = {
   trainable: 'lora',
   loraTargets: ['attention'],
   loraRank: 8,
-  loraAlpha: 64,
-  learningRate: 1.5e-3,
+  loraAlpha: 8,
+  learningRate: 8e-3,
   expectedBatchSize: 2048,
-  steps: 197,
+  steps: 131,
 }
 
 /** The same without privacy. */
