@@ -8,6 +8,7 @@ import { Device } from '../lib/engine/index.js'
 import { BertClassifier } from '../lib/models/bert.js'
 import type { BertConfig } from '../lib/models/bert-config.js'
 import { Initializer } from '../lib/nn/initializer.js'
+import { bertConfig } from './subjects.js'
 
 /**
  * Time and memory of saving and of loading a BERT with 8 experts and 100 million parameters, each in a process of its own.
@@ -17,20 +18,14 @@ import { Initializer } from '../lib/nn/initializer.js'
  * Prints lines of JSON: seconds, processor seconds, and by how much the peak of the process's memory lies above what it was
  * before, as a multiple of the weights' bytes: loading makes one copy, saving none.
  */
-const config = {
-  vocabularySize: 30_522,
+const config: BertConfig = {
+  ...bertConfig,
   hiddenSize: 512,
   intermediateSize: 2048,
   numLayers: 8,
   numAttentionHeads: 8,
-  maxPositions: 512,
-  tokenTypes: 2,
-  activation: 'gelu',
-  layerNormEpsilon: 1e-12,
-  labels: ['a', 'b'],
-  dropout: 0,
-  mixture: { numExperts: 8, expertsPerToken: 1, layers: [1, 3, 5, 7] },
-} satisfies BertConfig
+  mixture: { ...bertConfig.mixture, layers: [1, 3, 5, 7] },
+}
 
 async function measure<T>(what: string, work: () => Promise<T>, bytesOf: (value: T) => number): Promise<T> {
   const peak = () => process.resourceUsage().maxRSS * 1024

@@ -2,11 +2,7 @@ import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Device } from '../lib/engine/index.js'
-import { accumulateGradients, sumSink } from '../lib/nn/accumulate.js'
-import { sgd } from '../lib/optim/sgd.js'
-import { keyTensor, seedKey } from '../lib/privacy/keys.js'
-import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
-import { cases, microBatchesOf, subjects, unitsOf } from './subjects.js'
+import { cases, microBatchesOf, stepOf, subjects, unitsOf } from './subjects.js'
 
 /**
  * Memory of one training step, private beside plain, each in a process of its own.
@@ -23,25 +19,17 @@ async function measure(name: string, mode: string): Promise<void> {
   const chosen = cases[name]!
   using device = Device.open('cpu', { threads: 2 })
   const subject = subjects[chosen.model](device)
-  const { module, loss } = subject
+  const { module } = subject
   module.setActivationCheckpointing(mode.endsWith('checkpoints'))
   for (const parameter of module.trainableParameters()) parameter.gradient.fill(0)
   await device.synchronize()
   const state = device.memory().live
   const units = unitsOf(chosen)
   const microBatches = microBatchesOf(subject, units, chosen.maxTokens)
-  const optimizer = sgd(module.parameters(), { learningRate: 1e-3 })
-  const key = seedKey(1)
+  const kind = mode.startsWith('private') ? 'private' : 'plain'
+  const step = stepOf(kind, device, subject, microBatches, units.length)
   const started = performance.now()
-  if (mode.startsWith('private')) {
-    const options = { optimizer, key, noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: units.length }
-    await new PrivateOptimizer(options).step(0, microBatches, loss)
-  } else {
-    const random = { key: keyTensor(device, key), step: 0 }
-    await accumulateGradients(device, microBatches, loss, sumSink, { random })
-    device.scope(() => optimizer.update({ step: 0, divisor: units.length }))
-  }
-  await device.synchronize()
+  await step(0)
   const seconds = (performance.now() - started) / 1000
   const mebibytes = (bytes: number) => Math.round(bytes / 2 ** 20)
   const { peak } = device.memory()

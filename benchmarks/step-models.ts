@@ -1,10 +1,6 @@
 import { Device } from '../lib/engine/index.js'
-import { accumulateGradients, sumSink } from '../lib/nn/accumulate.js'
-import { sgd } from '../lib/optim/sgd.js'
-import { keyTensor, seedKey } from '../lib/privacy/keys.js'
-import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
 import { matrixSpeed } from './matrix-speed.js'
-import { cases, microBatchesOf, subjects, unitsOf } from './subjects.js'
+import { cases, microBatchesOf, stepOf, subjects, unitsOf } from './subjects.js'
 
 /**
  * Times training steps of the models that people fine-tune, plain and private in turns.
@@ -25,18 +21,8 @@ async function measure(name: string): Promise<void> {
   const subject = subjects[chosen.model](device)
   const units = unitsOf(chosen)
   const microBatches = microBatchesOf(subject, units, chosen.maxTokens)
-  const optimizer = sgd(subject.module.parameters(), { learningRate: 1e-3 })
-  const key = seedKey(1)
-  const options = { optimizer, key, noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: units.length }
-  const privately = new PrivateOptimizer(options)
-  const random = { key: keyTensor(device, key), step: 0 }
-  const steps = {
-    plain: async (index: number) => {
-      await accumulateGradients(device, microBatches, subject.loss, sumSink, { random })
-      device.scope(() => optimizer.update({ step: index, divisor: units.length }))
-    },
-    private: (index: number) => privately.step(index, microBatches, subject.loss),
-  }
+  const stepIn = (mode: (typeof modes)[number]) => stepOf(mode, device, subject, microBatches, units.length)
+  const steps = { plain: stepIn('plain'), private: stepIn('private') }
   const times: Record<(typeof modes)[number], number[]> = { plain: [], private: [] }
   let speed = 0
   const end = performance.now() + 1000 * Number(seconds)
@@ -45,7 +31,6 @@ async function measure(name: string): Promise<void> {
     for (const mode of modes) {
       const start = performance.now()
       await steps[mode](index)
-      await device.synchronize()
       if (index >= 1) times[mode].push(performance.now() - start)
     }
   }

@@ -8,9 +8,18 @@ import { causalBatch, seq2seqBatch } from '../lib/models/language-batch.js'
 import type { SwitchTransformerConfig } from '../lib/models/switch-config.js'
 import { SwitchTransformer } from '../lib/models/switch-transformer.js'
 import { textBatch } from '../lib/models/text-batch.js'
-import type { LossFunction, MicroBatch, UnitBatch } from '../lib/nn/accumulate.js'
+import {
+  accumulateGradients,
+  type LossFunction,
+  type MicroBatch,
+  sumSink,
+  type UnitBatch,
+} from '../lib/nn/accumulate.js'
 import { Initializer } from '../lib/nn/initializer.js'
 import type { Module } from '../lib/nn/module.js'
+import { sgd } from '../lib/optim/sgd.js'
+import { keyTensor, seedKey } from '../lib/privacy/keys.js'
+import { PrivateOptimizer } from '../lib/privacy/private-optimizer.js'
 
 /** A model of the size that people fine-tune, with the loss of consecutive units of a batch. */
 export interface Subject {
@@ -32,7 +41,7 @@ function subjectOf<B extends UnitBatch>(
   return { module, loss: module.loss.bind(module) as LossFunction<UnitBatch>, make, flops }
 }
 
-const bertConfig = {
+export const bertConfig = {
   vocabularySize: 30_522,
   hiddenSize: 384,
   intermediateSize: 1536,
@@ -177,4 +186,30 @@ export function microBatchesOf(
       () =>
         make(units.slice(start, end)),
   )
+}
+
+/** A step of a subject over micro-batches of `units` units, to be made again and again. */
+export function stepOf(
+  mode: 'plain' | 'private',
+  device: Device,
+  { module, loss }: Subject,
+  microBatches: readonly MicroBatch<UnitBatch>[],
+  units: number,
+): (step: number) => Promise<void> {
+  const optimizer = sgd(module.parameters(), { learningRate: 1e-3 })
+  const key = seedKey(1)
+  if (mode === 'private') {
+    const options = { optimizer, key, noiseMultiplier: 1, maxGradNorm: 1, expectedBatchSize: units }
+    const made = new PrivateOptimizer(options)
+    return async (step) => {
+      await made.step(step, microBatches, loss)
+      await device.synchronize()
+    }
+  }
+  const random = { key: keyTensor(device, key), step: 0 }
+  return async (step) => {
+    await accumulateGradients(device, microBatches, loss, sumSink, { random })
+    device.scope(() => optimizer.update({ step, divisor: units }))
+    await device.synchronize()
+  }
 }

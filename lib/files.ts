@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, isAbsolute, relative, sep } from 'node:path'
 import { DpMoeError, type ErrorCode } from './errors.js'
 import { removeLeftovers, type TemporaryKind, temporaryName } from './temporaries.js'
 
@@ -217,4 +217,10 @@ export async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256')
   await readInPieces(path, (piece) => hash.update(piece))
   return hash.digest('hex')
+}
+
+/** Whether a path is a folder or lies anywhere in it; both without links. */
+export function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
 }

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, realpath, rmdir } from 'node:fs/promises'
-import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { DpMoeError } from '../errors.js'
-import { fileError, replaceFile, systemErrorCode, withFileErrors, writeFolderAtomically } from '../files.js'
+import { fileError, isWithin, replaceFile, systemErrorCode, withFileErrors, writeFolderAtomically } from '../files.js'
 import { configFile, exists, indexFile } from './hugging-face/checkpoint.js'
 
 /** What lies beside the weights and is copied as it is. */
@@ -97,12 +97,6 @@ async function requireNotHeld(target: string, source: string): Promise<void> {
   for (const path of [source, ...(await namesIn(source)).map((name) => join(source, name))]) {
     if (isWithin(await realPathOf(path), written)) refuse(`holds ${path}, of`)
   }
-}
-
-/** Whether a path is a folder or lies anywhere in it. */
-function isWithin(path: string, folder: string): boolean {
-  const way = relative(folder, path)
-  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
 }
 
 /** A path without links, of what is there of it. */

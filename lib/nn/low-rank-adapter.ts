@@ -8,6 +8,10 @@ import { OutOfRangeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
 import { type ForwardContext, Module } from './module.js'
 
+/** What adapters are where nothing else is said; a certificate states them. */
+export const defaultRank = 8
+export const defaultAlpha = 16
+
 export interface LowRankConfig {
   /** r: columns of B, rows of A. Default 8. */
   readonly rank?: number
@@ -33,7 +37,7 @@ export class LowRankAdapter extends Module {
   /** `shape`: that of W. */
   constructor(init: Initializer, shape: readonly number[], config: LowRankConfig = {}) {
     super()
-    const { rank = 8, alpha = 16 } = config
+    const { rank = defaultRank, alpha = defaultAlpha } = config
     const [outputSize, inputSize] = shape.slice(-2) as [number, number]
     const experts = shape.slice(0, -2)
     const most = Math.min(inputSize, outputSize)

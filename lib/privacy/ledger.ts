@@ -223,7 +223,12 @@ export class Ledger {
  * @throws DpMoeError LEDGER_DAMAGED, FILE_NOT_FOUND
  */
 export async function readLedger(path: string): Promise<LedgerSummary> {
-  const parsed = parseLedger(path, await withFileErrors('read', path, () => readFile(path)))
+  return summaryOfLedger(path, await withFileErrors('read', path, () => readFile(path)))
+}
+
+/** The same of a ledger's bytes. @throws DpMoeError LEDGER_DAMAGED, naming `path` */
+export function summaryOfLedger(path: string, bytes: Uint8Array): LedgerSummary {
+  const parsed = parseLedger(path, bytes)
   const history = LedgerHistory.of(path, parsed.entries)
   if (parsed.torn) history.add(history.recoveredEntry())
   return history.summary(parsed.hash)

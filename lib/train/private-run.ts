@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { DEFAULT_TOLERANCE } from '../accounting/index.js'
+import { certificateFile } from '../models/model-folder.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { type Certificate, createCertificate, writeCertificate } from '../privacy/certificate.js'
 import type { Ledger } from '../privacy/ledger.js'
@@ -92,6 +93,6 @@ export class PrivateRun {
       software: { name: 'dp-moe', version },
       ledgerHash: this.#ledger.summary.hash,
     })
-    await writeCertificate(join(folder, 'certificate.json'), certificate)
+    await writeCertificate(join(folder, certificateFile), certificate)
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Tokenizer } from '../data/index.js'
 import { isHubName } from '../hub/index.js'
+import { defaultAlpha, defaultRank } from '../nn/low-rank-adapter.js'
 import { defaultAdapterTargets } from '../nn/trainable.js'
 import type { Certificate } from '../privacy/certificate.js'
 import type { PretrainedChoice } from './open-model.js'
@@ -33,7 +34,7 @@ export function publicConstants({ plan, options, encoded, pretrained, users }: S
     tokenizer: describedTokenizer(encoded.tokenizer),
     model: { ...recipe.model },
     trainable,
-    ...(trainable === 'lora' && { adapters: adaptersOf(options) }),
+    ...(trainable === 'lora' && { adapters: statedAdapters(options) }),
     ...(release !== undefined && { release }),
     ...(pretrained && { startsFrom: startOf(pretrained) }),
   }
@@ -69,7 +70,11 @@ function describedTokenizer(tokenizer: Tokenizer): PublicConstants {
   return { type: json.type, vocabularySize, sha256 }
 }
 
-function adaptersOf({ loraRank = 8, loraAlpha = 16, loraTargets = defaultAdapterTargets }: TrainOptions) {
+function statedAdapters({
+  loraRank = defaultRank,
+  loraAlpha = defaultAlpha,
+  loraTargets = defaultAdapterTargets,
+}: TrainOptions) {
   return { rank: loraRank, alpha: loraAlpha, targets: [...loraTargets] }
 }
 

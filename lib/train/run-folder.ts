@@ -12,6 +12,7 @@ import {
   withFileErrors,
   writeFolderAtomically,
 } from '../files.js'
+import { certificateFile } from '../models/model-folder.js'
 import { lockFile } from '../privacy/file-lock.js'
 
 const SECRET_BYTES = 32
@@ -119,7 +120,7 @@ export class RunFolder {
 
   /** Whether the model was released, or its adapters: the last thing a run does. */
   hasRelease(): Promise<boolean> {
-    return isThere(join(this.releaseFolder, 'certificate.json'))
+    return isThere(join(this.releaseFolder, certificateFile))
   }
 
   /** Whether the run is private and was begun. */

@@ -2,8 +2,9 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DpMoeError } from '../errors.js'
 import { systemErrorCode, withFileErrors } from '../files.js'
+import { certificateFile } from '../models/model-folder.js'
 import { type Certificate, readCertificate } from '../privacy/certificate.js'
-import { holdsPosition, type LedgerSummary, readLedger } from '../privacy/ledger.js'
+import { holdsPosition, type LedgerSummary, summaryOfLedger } from '../privacy/ledger.js'
 import { readCheckpointFacts } from './checkpoint-format.js'
 
 /** What a run folder says about the privacy that was spent. */
@@ -35,12 +36,13 @@ export interface RunLedger {
 export async function readRunLedger(folder: string): Promise<RunLedger> {
   const certificate = await certificateOf(folder)
   const path = join(folder, 'private', 'ledger.jsonl')
-  const summary = await readLedger(path)
+  const bytes = await withFileErrors('read', path, () => readFile(path))
+  const summary = summaryOfLedger(path, bytes)
   if (certificate) {
     if (summary.hash === certificate.ledgerHash) return { summary, certificate, comparedWith: 'certificate' }
     throw cut(path, `the certificate is of ${certificate.steps} steps and another last line; this has ${summary.steps}`)
   }
-  const text = await withFileErrors('read', path, () => readFile(path, 'latin1'))
+  const text = bytes.toString('latin1')
   const positions = await checkpointPositions(join(folder, 'private', 'checkpoints'))
   for (const position of positions) {
     if (!holdsPosition(text, position)) throw cut(path, `a checkpoint was written after its line ${position.lines}`)
@@ -50,7 +52,7 @@ export async function readRunLedger(folder: string): Promise<RunLedger> {
 
 /** A run without privacy has no ledger: say that, not that a file is missing. */
 async function certificateOf(folder: string): Promise<Certificate | undefined> {
-  const certificate = await ifThere(readCertificate(join(folder, 'release', 'certificate.json')))
+  const certificate = await ifThere(readCertificate(join(folder, 'release', certificateFile)))
   if (certificate?.mechanism !== 'none') return certificate
   const message = `The run in ${folder} is not private: it has no ledger, and no bound on epsilon`
   throw new DpMoeError('INVALID_ARGUMENT', message)

@@ -1,7 +1,9 @@
 import { existsSync, realpathSync } from 'node:fs'
-import { isAbsolute, join, relative, sep } from 'node:path'
+import { join } from 'node:path'
 import type { Device } from '../engine/device.js'
 import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { isWithin } from '../files.js'
+import { certificateFile } from '../models/model-folder.js'
 import { Telemetry } from '../nn/telemetry.js'
 import { createNonPrivateStatement, writeCertificate } from '../privacy/certificate.js'
 import { fileKey, osKey, type RunKey, seedKey } from '../privacy/keys.js'
@@ -160,7 +162,7 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
     await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })
     await run.folder.writeRelease(async (folder) => {
       await learner.save(folder)
-      await writeCertificate(join(folder, 'certificate.json'), createNonPrivateStatement({ name: 'dp-moe', version }))
+      await writeCertificate(join(folder, certificateFile), createNonPrivateStatement({ name: 'dp-moe', version }))
     })
     const facts = { private: false, steps, epsilon: undefined, delta: undefined, noiseMultiplier: undefined }
     return await finish(parts, facts)
@@ -202,9 +204,7 @@ function runKey(options: TrainOptions): RunKey {
 
 /** A run folder is copied, kept and overwritten as a whole; its noise key must not be, nor what the run starts from. */
 function requireOutside(what: string, path: string, output: string): void {
-  if (!existsSync(output) || !existsSync(path)) return
-  const way = relative(realpathSync(output), realpathSync(path))
-  if (way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way)) return
+  if (!existsSync(output) || !existsSync(path) || !isWithin(realpathSync(path), realpathSync(output))) return
   throw new DpMoeError('INVALID_ARGUMENT', `The ${what} ${path} is in the run folder ${output}. Keep it elsewhere`)
 }
 
