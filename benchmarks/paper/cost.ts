@@ -2,12 +2,14 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { data, type TrainResult } from '../../lib/index.js'
 import type { PaperRow } from './rows.js'
+import type { StepTime } from './step-clock.js'
 
 /** What a training run has taken. */
 export interface Cost {
+  readonly seconds: number
+  readonly processorSeconds: number
   /** Expected tokens of the run over its seconds. */
   readonly tokensPerSecond: number
-  readonly processorSeconds: number
   /** Processor time of a thread over the time in which a large matrix product does as many operations. */
   readonly ofFlopLimit: number
 }
@@ -16,7 +18,7 @@ interface Measured {
   readonly row: PaperRow
   readonly file: string
   readonly result: TrainResult
-  readonly processorSeconds: number
+  readonly time: StepTime
   /** GFLOP/s of a large matrix product. */
   readonly speed: number
 }
@@ -25,13 +27,13 @@ const THREADS = 2
 
 /** Tokens a second, and how far from the limit that the machine's matrix products set. */
 export async function costOf(measured: Measured): Promise<Cost> {
-  const { row, result, processorSeconds, speed } = measured
+  const { row, result, time, speed } = measured
   const tokens = result.steps * row.options.expectedBatchSize! * (await meanTokens(measured))
   const gigaflops = (tokens * flopsPerToken(result.output, row)) / 1e9
   return {
-    tokensPerSecond: tokens / result.seconds,
-    processorSeconds,
-    ofFlopLimit: processorSeconds / THREADS / (gigaflops / speed),
+    ...time,
+    tokensPerSecond: tokens / time.seconds,
+    ofFlopLimit: time.processorSeconds / THREADS / (gigaflops / speed),
   }
 }
 

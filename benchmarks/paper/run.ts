@@ -6,6 +6,7 @@ import { autograd, Device, data, models, nn, type TrainResult, train } from '../
 import { matrixSpeed } from '../matrix-speed.js'
 import { type Cost, costOf } from './cost.js'
 import { type PaperRow, paperRows } from './rows.js'
+import { StepClock } from './step-clock.js'
 
 /**
  * The experiment of the paper (arXiv 2402.07334) on SST-2.
@@ -24,7 +25,6 @@ export interface PaperResult extends Cost {
   readonly epsilon: number | undefined
   readonly noiseMultiplier: number | undefined
   readonly steps: number
-  readonly seconds: number
   /** Largest share of the tokens that one expert gets, times the number of experts, over the mixtures: 1 is balance. */
   readonly imbalance: readonly number[]
 }
@@ -75,23 +75,23 @@ function trainingFile(share: number): string {
 async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
   const output = join(work, `${row.name.replace(/\W+/g, '-')}-${seed}`)
   const file = trainingFile(row.share)
-  const processor = process.cpuUsage()
+  const resume = existsSync(join(output, 'private'))
+  const clock = new StepClock(`${output}.times.json`, resume)
   const result = await train({
     train: file,
     validation,
     text: 'sentence',
     output,
-    ...(existsSync(join(output, 'private')) ? { resume: true } : {}),
+    resume,
     seed,
     ...row.options,
     model: { pretrained: starts[row.start], ...modelSettings, ...row.model },
     onProgress: ({ step, steps, loss, secondsLeft }) => {
+      clock.ended(step)
       if (step % 10 === 0) console.error(row.name, seed, `${step}/${steps}`, loss.toFixed(3), secondsLeft.toFixed(0))
     },
     onMessage: ({ text }) => console.error(text),
   })
-  const { user, system } = process.cpuUsage(processor)
-  const seconds = (user + system) / 1e6
   const { accuracy, loss } = result.validation!
   return {
     row: row.name,
@@ -101,8 +101,7 @@ async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
     epsilon: result.epsilon,
     noiseMultiplier: result.noiseMultiplier,
     steps: result.steps,
-    seconds: result.seconds,
-    ...(await costOf({ row, file, result, processorSeconds: seconds, speed })),
+    ...(await costOf({ row, file, result, time: clock.total(), speed })),
     imbalance: row.start === 'mixture' ? await imbalance(result) : [],
   }
 }

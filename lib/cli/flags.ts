@@ -2,7 +2,16 @@
  * The flags of a command as a table: the command line, its help and the keys of a configuration file are all made from it.
  */
 export interface Flag<Value> {
-  readonly kind: 'text' | 'number' | 'integer' | 'switch' | 'list' | 'settings' | 'text-or-number' | 'choice'
+  readonly kind:
+    | 'text'
+    | 'number'
+    | 'integer'
+    | 'integers'
+    | 'switch'
+    | 'list'
+    | 'settings'
+    | 'text-or-number'
+    | 'choice'
   /** What stands for the value in the help; none for a switch. */
   readonly placeholder?: string
   readonly help: string
@@ -38,6 +47,14 @@ export const number = (placeholder: string, help: string, fallback?: string): Fl
 
 export const integer = (placeholder: string, help: string, fallback?: string): Flag<number> => ({
   kind: 'integer',
+  placeholder,
+  help,
+  fallback,
+})
+
+/** Whole numbers separated by commas; a list in a configuration file. */
+export const integers = (placeholder: string, help: string, fallback?: string): Flag<number[]> => ({
+  kind: 'integers',
   placeholder,
   help,
   fallback,

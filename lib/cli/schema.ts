@@ -19,6 +19,11 @@ function valueSchema(flag: Flag<unknown>): z.ZodType {
       return z.preprocess(textAsNumber, z.number('expected a number'))
     case 'integer':
       return z.preprocess(textAsNumber, z.int('expected a whole number'))
+    case 'integers':
+      return z.preprocess(
+        (value) => (typeof value === 'string' ? value.split(',').map(textAsNumber) : value),
+        z.array(z.int('expected whole numbers, such as 3,4,5'), 'expected whole numbers, such as 3,4,5'),
+      )
     case 'switch':
       return z.boolean('expected true or false')
     case 'text-or-number':

@@ -7,6 +7,7 @@ import {
   flagName,
   group,
   integer,
+  integers,
   list,
   number,
   settings,
@@ -93,6 +94,11 @@ export const trainFlags = {
       ['attention', 'experts', 'router'],
       'What gets adapters (experts: the feed-forward parts, dense ones too)',
       'attention,experts',
+    ),
+    loraLayers: integers(
+      '<i,j>',
+      'Numbers of the layers, from 0, that get adapters; below the lowest nothing is trained or computed backwards',
+      'all',
     ),
     release: choice(
       '<form>',

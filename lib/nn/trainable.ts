@@ -25,11 +25,20 @@ export type AdapterTarget = 'attention' | 'experts' | 'router'
 /** Routers stay as they are unless they are asked for: under noise they drift more than they learn. */
 export const defaultAdapterTargets: readonly AdapterTarget[] = ['attention', 'experts']
 
-export interface TrainableOptions extends LowRankConfig {
+/** Where adapters go. */
+interface AdapterPlaces {
+  /** What gets adapters; the head never does. Default `defaultAdapterTargets`. */
+  readonly targets?: readonly AdapterTarget[] | undefined
+  /**
+   * Numbers of the layers (from 0, of encoder and decoder alike) that get adapters; PEFT's layers_to_transform. Below the
+   * lowest of them nothing trains, and no gradient is computed. Default: every layer.
+   */
+  readonly layers?: readonly number[] | undefined
+}
+
+export interface TrainableOptions extends LowRankConfig, AdapterPlaces {
   /** Full names of the parameters of the head, which trains under every choice. Default: none. */
   readonly head?: RegExp
-  /** What gets adapters; the head never does. Default `defaultAdapterTargets`. */
-  readonly targets?: readonly AdapterTarget[]
 }
 
 /**
@@ -43,8 +52,9 @@ export interface TrainableOptions extends LowRankConfig {
  * | all | what the model trains by itself | none |
  * | head | the head | none |
  * | bias | biases, the head | none |
- * | lora | adapters, the head | on `targets` |
- * | lora, no target or a target that the model lacks | INVALID_ARGUMENT | |
+ * | lora | adapters, the head | on `targets`, of `layers` |
+ * | lora, no target or a target that the model (or those of its layers) lacks | INVALID_ARGUMENT | |
+ * | lora, no layer or a layer that the model lacks, or that has none of the targets | INVALID_ARGUMENT | |
  * | any choice that leaves nothing | INVALID_ARGUMENT | |
  *
  * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError for a rank above a matrix's smaller side
@@ -53,7 +63,7 @@ export function setTrainable(
   module: Module,
   choice: TrainableChoice,
   init: Initializer,
-  { head, targets, ...adapter }: TrainableOptions = {},
+  { head, targets, layers, ...adapter }: TrainableOptions = {},
 ): void {
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
@@ -62,12 +72,7 @@ export function setTrainable(
     }
   }
   if (choice === 'lora') {
-    const layers = [...adaptable(module)].filter(([, target]) => (targets ?? defaultAdapterTargets).includes(target))
-    const lacking: string | undefined = targets?.find((wanted) => !layers.some(([, target]) => target === wanted))
-    if (lacking !== undefined || targets?.length === 0) {
-      throw new DpMoeError('INVALID_ARGUMENT', `There is no ${lacking ?? 'layer'} for adapters to go to`)
-    }
-    for (const [layer] of layers) layer.adapt(init, adapter)
+    for (const { module: adapted } of chosen(module, { targets, layers })) adapted.adapt(init, adapter)
     for (const [name, parameter] of module.namedParameters()) if (parameter.name === '') parameter.name = name
   }
   if (module.trainableParameters().length > 0) return
@@ -77,15 +82,42 @@ export function setTrainable(
   )
 }
 
-/** The layers that can have adapters, and what they are. */
-function* adaptable(module: Module): Generator<[Linear | MixtureOfExperts, AdapterTarget]> {
-  for (const [name, layer] of module.namedModules()) {
-    if (layer instanceof MixtureOfExperts) yield [layer, 'experts']
-    if (!(layer instanceof Linear)) continue
-    if (/(^|\.)router$/.test(name)) yield [layer, 'router']
-    else if (/attention\./i.test(name)) yield [layer, 'attention']
-    else if (/(^|\.)feedForward\./.test(name)) yield [layer, 'experts']
+/** What can have adapters. */
+interface Adaptable {
+  readonly module: Linear | MixtureOfExperts
+  readonly target: AdapterTarget
+  /** Number of the layer that it is in; undefined outside of these. */
+  readonly layer: number | undefined
+}
+
+function* adaptable(root: Module): Generator<Adaptable> {
+  for (const [name, module] of root.namedModules()) {
+    const number = /(?:^|\.)layers\.(\d+)\./.exec(name)?.[1]
+    const layer = number === undefined ? undefined : Number(number)
+    if (module instanceof MixtureOfExperts) yield { module, target: 'experts', layer }
+    if (!(module instanceof Linear)) continue
+    if (/(^|\.)router$/.test(name)) yield { module, target: 'router', layer }
+    else if (/attention\./i.test(name)) yield { module, target: 'attention', layer }
+    else if (/(^|\.)feedForward\./.test(name)) yield { module, target: 'experts', layer }
   }
+}
+
+/** What is to have adapters: each target and each layer that was asked for has some. */
+function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
+  const all = [...adaptable(root)]
+  const wanted = targets ?? defaultAdapterTargets
+  const found = all.filter(({ target, layer }) => wanted.includes(target) && (layers?.includes(layer ?? -1) ?? true))
+  const layer = layers?.find((number) => !found.some((one) => one.layer === number))
+  if (layer !== undefined && wanted.length > 0) {
+    const last = Math.max(...all.map((one) => one.layer ?? -1))
+    throw new DpMoeError(
+      'INVALID_ARGUMENT',
+      `layers: expected numbers of layers with ${wanted.join(' or ')}, of which the last is ${last}, got ${layer}`,
+    )
+  }
+  const target: string | undefined = targets?.find((name) => !found.some((one) => one.target === name))
+  if (found.length > 0 && target === undefined) return found
+  throw new DpMoeError('INVALID_ARGUMENT', `There is no ${target ?? 'layer'} for adapters to go to`)
 }
 
 /** Writes every adapter into its weight: the model has plain weights again and computes the same. */

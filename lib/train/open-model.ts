@@ -107,13 +107,14 @@ interface LanguageModelParts {
 function chooseTrainable(
   device: Device,
   model: Module,
-  { trainable = 'all', loraRank, loraAlpha, loraTargets }: TrainOptions,
+  { trainable = 'all', loraRank, loraAlpha, loraTargets, loraLayers }: TrainOptions,
   parts: Pick<TrainableOptions, 'head'>,
 ): void {
   setTrainable(model, trainable, new Initializer(device, 'adapters'), {
     ...parts,
     ...(loraRank !== undefined && { rank: loraRank }),
-    ...(loraTargets !== undefined && { targets: loraTargets }),
+    targets: loraTargets,
+    layers: loraLayers,
     ...(loraAlpha !== undefined && { alpha: loraAlpha }),
   })
 }

@@ -166,6 +166,7 @@ function configuration({ options, recipe, pretrained, plan, data, key, device }:
       options.loraRank ?? null,
       options.loraAlpha ?? null,
       options.loraTargets ?? null,
+      options.loraLayers ?? null,
     ],
     device: options.device ?? 'cpu',
     precision: options.precision ?? 'float32',

@@ -86,6 +86,11 @@ export interface TrainOptions extends ColumnOptions {
   /** With trainable 'lora': what gets adapters. Default attention and experts, which are the feed-forward parts, dense ones too. */
   loraTargets?: readonly AdapterTarget[]
   /**
+   * With trainable 'lora': numbers, from 0, of the layers that get adapters; below the lowest of them no gradient is computed,
+   * which saves time. Default: all.
+   */
+  loraLayers?: readonly number[]
+  /**
    * With trainable 'lora' on a pretrained model: what is released. 'merged': a model with plain weights; 'adapters': the adapters
    * and the head alone, in the layout of PEFT, to be merged or loaded beside the model that they belong to. Default 'merged'.
    */
@@ -167,6 +172,7 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   loraRank: true,
   loraAlpha: true,
   loraTargets: true,
+  loraLayers: true,
   release: true,
   learningRate: true,
   seed: true,

@@ -74,8 +74,10 @@ function statedAdapters({
   loraRank = defaultRank,
   loraAlpha = defaultAlpha,
   loraTargets = defaultAdapterTargets,
-}: TrainOptions) {
-  return { rank: loraRank, alpha: loraAlpha, targets: [...loraTargets] }
+  loraLayers,
+}: TrainOptions): PublicConstants {
+  const adapters = { rank: loraRank, alpha: loraAlpha, targets: [...loraTargets] }
+  return loraLayers === undefined ? adapters : { ...adapters, layers: [...loraLayers] }
 }
 
 /** The SHA-256 of the weights, and the name where it is one on the hub: the path of a folder is nobody's business. */

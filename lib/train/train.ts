@@ -235,7 +235,9 @@ function requireData({ train, dataset }: TrainOptions): void {
 /** What says how adapters are made changes nothing where there are none: a slip that would cost the budget. */
 function requireAdapters(options: TrainOptions): void {
   if (options.trainable === 'lora') return
-  const given = (['loraRank', 'loraAlpha', 'loraTargets'] as const).find((name) => options[name] !== undefined)
+  const given = (['loraRank', 'loraAlpha', 'loraTargets', 'loraLayers'] as const).find(
+    (name) => options[name] !== undefined,
+  )
   if (given === undefined) return
   const got = options.trainable === undefined ? 'none' : `'${options.trainable}'`
   throw new DpMoeError('INVALID_ARGUMENT', `${given}: expected trainable 'lora' with it, got ${got}`)

@@ -39,7 +39,7 @@ const ELSEWHERE = [
 
   ...['tokenizer', 'output', 'overwrite', 'resume', 'noiseMultiplier', 'nonPrivate', 'seed', 'epochs'],
   ...['prompt', 'completion', 'source', 'target', 'activationCheckpointing'],
-  ...['loraRank', 'loraAlpha', 'loraTargets'],
+  ...['loraRank', 'loraAlpha', 'loraTargets', 'loraLayers'],
 ]
 
 const settings = {
@@ -166,6 +166,7 @@ t.test('flags of adapters where there are none', async (t) => {
     ['--lora-rank', '2', 'loraRank'],
     ['--lora-alpha', '4', 'loraAlpha'],
     ['--lora-targets', 'attention,router', 'loraTargets'],
+    ['--lora-layers', '0,1', 'loraLayers'],
   ] as const) {
     const { code, stderr } = await cli.run([...args, flag, value, '--output', file('never')])
     t.equal(code, 1)

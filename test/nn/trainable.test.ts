@@ -47,9 +47,9 @@ t.test('a layer with an adapter', async (t) => {
 })
 
 t.test('which parameters train', async (t) => {
-  const names = (choice: TrainableChoice, targets?: readonly AdapterTarget[]) => {
+  const names = (choice: TrainableChoice, targets?: readonly AdapterTarget[], layers?: readonly number[]) => {
     const model = tinyModel(device)
-    setTrainable(model, choice, new Initializer(device, 3), { head: HEAD, rank: 2, ...(targets && { targets }) })
+    setTrainable(model, choice, new Initializer(device, 3), { head: HEAD, rank: 2, targets, layers })
     return [...model.namedParameters()].filter(([, parameter]) => parameter.trainable).map(([name]) => name)
   }
   t.ok(names('all').length > 30)
@@ -77,6 +77,21 @@ t.test('which parameters train', async (t) => {
   for (const targets of [[], ['everything' as 'router'], ['attention', 'router', 'heads' as 'router']] as const) {
     t.throws(() => names('lora', targets), { code: 'INVALID_ARGUMENT' }, targets.join())
   }
+  const layerNumbers = (targets: readonly AdapterTarget[] | undefined, layers: readonly number[]) => [
+    ...new Set(
+      names('lora', targets, layers)
+        .filter((name) => !HEAD.test(name))
+        .map((name) => name.split('.')[1]),
+    ),
+  ]
+  t.same(layerNumbers(undefined, [1]), ['1'])
+  t.same(names('lora', undefined, [1, 0, 1]), adapted, 'all of them')
+  t.same(layerNumbers(['router', 'attention'], [0, 1]), ['0', '1'], 'the router is in one of them')
+  for (const layers of [[], [2], [-1], [0.5], [1, 2]]) {
+    t.throws(() => names('lora', undefined, layers), { code: 'INVALID_ARGUMENT' }, layers.join())
+  }
+  t.throws(() => names('lora', ['router'], [0, 1]), /layers: expected .* with router, of which the last is 1, got 0/)
+  t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router/)
   const dense = tinyModel(device, { sparseEvery: 9 })
   t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'] }), /no router/)
   t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })

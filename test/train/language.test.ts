@@ -154,11 +154,14 @@ t.test('what trains, and adapters released alone', async (t) => {
     t.ok((await changed({})).length > adapted.length)
     if (task === 'causal-lm') t.strictSame(await changed({ trainable: 'head' }), ['lm_head.weight'])
 
-    const whole = options(task, { trainable: 'lora', loraRank: 2, validation: data })
-    const alone = options(task, { trainable: 'lora', loraRank: 2, release: 'adapters' })
+    const lora = { trainable: 'lora', loraRank: 2, loraLayers: [1] } as const
+    const upper = await changed(lora)
+    t.ok(upper.length > 0 && upper.every((name) => adapted.includes(name) && /\.(layers|block)\.1\./.test(name)))
+    const whole = options(task, { ...lora, validation: data })
+    const alone = options(task, { ...lora, release: 'adapters' })
     const { validation } = await train(whole)
     await train(alone)
-    const adapters = { rank: 2, alpha: 16, targets: ['attention', 'experts'] }
+    const adapters = { rank: 2, alpha: 16, targets: ['attention', 'experts'], layers: [1] }
     t.match(certificateOf(whole).publicConstants, { adapters })
     t.match(certificateOf(alone).publicConstants, { adapters, release: 'adapters' })
     t.notOk(existsSync(join(alone.output, 'release/model.safetensors')))
