@@ -3,19 +3,11 @@ import { once } from 'node:events'
 import { copyFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
+import { compile, ROOT } from '../support/compile.js'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-
-const COMPILER_OPTIONS =
-  '--ignoreConfig --noCheck --target es2022 --module nodenext --types node --skipLibCheck --rootDir . --outDir'
-
-/** Compiles a script of this folder and what it imports into `folder`, so that it starts fast and needs no loader. */
+/** Compiles the sources, and a script of this folder, into `folder`, so that it starts fast and needs no loader. */
 export function compileChild(script: string, folder: string): string {
-  const compiler = join(ROOT, 'node_modules/typescript/bin/tsc')
-  const args = [compiler, ...COMPILER_OPTIONS.split(' '), folder, `test/children/${script}`]
-  const { status, stdout } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' })
-  if (status !== 0) throw new Error(`${script} does not compile: ${stdout}`)
+  compile(['lib', 'test/children', 'test/support'], folder)
   copyFileSync(join(ROOT, 'package.json'), join(folder, 'package.json'))
   symlinkSync(join(ROOT, 'build'), join(folder, 'build')) // where the compiled sources look for the addon
   return join(folder, 'test/children', script.replace(/ts$/, 'js'))

@@ -1,11 +1,9 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
-
-const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
+import { compile, ROOT } from '../../support/compile.js'
 
 /** What a command line printed and how it ended. */
 export interface Finished {
@@ -36,13 +34,7 @@ export class TestCli {
   readonly #folder = mkdtempSync(join(ROOT, 'build-cli-'))
 
   constructor() {
-    const compiler = join(ROOT, 'node_modules/typescript/bin/tsc')
-    const args = ['-p', 'tsconfig.build.json', '--noCheck', '--declaration', 'false', '--declarationMap', 'false']
-    const { status, stdout } = spawnSync(process.execPath, [compiler, ...args, '--outDir', this.#folder], {
-      cwd: ROOT,
-      encoding: 'utf8',
-    })
-    if (status !== 0) throw new Error(`The sources do not compile: ${stdout}`)
+    compile(['lib'], this.#folder, 'lib')
     this.main = join(this.#folder, 'cli/main.js')
   }
 
