@@ -29,7 +29,7 @@ const main: PaperRow[] = [
   { name: 'dense, epsilon 8', start: 'dense', share: 1, seeds: one, options: { ...privateSettings, targetEpsilon: 8 } },
 ]
 
-const quarter: Partial<TrainOptions> = { ...common, targetEpsilon: 8, expectedBatchSize: 1024, steps: 98 }
+const quarter: Partial<TrainOptions> = { ...common, targetEpsilon: 8, expectedBatchSize: 1024, steps: 82 }
 const withRouter: Partial<TrainOptions> = { ...adapters, loraTargets: ['attention', 'router'] }
 
 /** Which of the choices matter: each differs from the first, or from the trained router, in one. */
