@@ -104,6 +104,10 @@ function* adaptable(root: Module): Generator<Adaptable> {
 
 /** What is to have adapters: each target and each layer that was asked for has some. */
 function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
+  for (const [name, list] of Object.entries({ targets, layers })) {
+    if (list === undefined || Array.isArray(list)) continue
+    throw new DpMoeError('INVALID_ARGUMENT', `${name}: expected a list, got ${JSON.stringify(list)}`)
+  }
   const all = [...adaptable(root)]
   const wanted = targets ?? defaultAdapterTargets
   const found = all.filter(({ target, layer }) => wanted.includes(target) && (layers?.includes(layer ?? -1) ?? true))

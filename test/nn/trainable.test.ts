@@ -90,6 +90,8 @@ t.test('which parameters train', async (t) => {
   for (const layers of [[], [2], [-1], [0.5], [1, 2]]) {
     t.throws(() => names('lora', undefined, layers), { code: 'INVALID_ARGUMENT' }, layers.join())
   }
+  t.throws(() => names('lora', undefined, 1 as never), /layers: expected a list, got 1/)
+  t.throws(() => names('lora', 'router' as never), /targets: expected a list, got "router"/)
   t.throws(() => names('lora', ['router'], [0, 1]), /layers: expected .* with router, of which the last is 1, got 0/)
   t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router/)
   const dense = tinyModel(device, { sparseEvery: 9 })
