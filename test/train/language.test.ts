@@ -154,14 +154,19 @@ t.test('what trains, and adapters released alone', async (t) => {
     t.ok((await changed({})).length > adapted.length)
     if (task === 'causal-lm') t.strictSame(await changed({ trainable: 'head' }), ['lm_head.weight'])
 
-    const lora = { trainable: 'lora', loraRank: 2, loraLayers: [1] } as const
-    const upper = await changed(lora)
+    const lora = { trainable: 'lora', loraRank: 2 } as const
+    const upper = await changed({ ...lora, loraLayers: [1] })
     t.ok(upper.length > 0 && upper.every((name) => adapted.includes(name) && /\.(layers|block)\.1\./.test(name)))
+
     const whole = options(task, { ...lora, validation: data })
     const alone = options(task, { ...lora, release: 'adapters' })
     const { validation } = await train(whole)
     await train(alone)
-    const adapters = { rank: 2, alpha: 16, targets: ['attention', 'experts'], layers: [1] }
+    const adapters = { rank: 2, alpha: 16, targets: ['attention', 'experts'] }
+    const some = options(task, { ...lora, loraLayers: [1], release: 'adapters' })
+    await train(some)
+    t.match(certificateOf(some).publicConstants, { adapters: { ...adapters, layers: [1] } })
+    t.notOk('layers' in certificateOf(whole).publicConstants.adapters)
     t.match(certificateOf(whole).publicConstants, { adapters })
     t.match(certificateOf(alone).publicConstants, { adapters, release: 'adapters' })
     t.notOk(existsSync(join(alone.output, 'release/model.safetensors')))
