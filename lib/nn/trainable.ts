@@ -65,6 +65,8 @@ export function setTrainable(
   init: Initializer,
   { head, targets, layers, ...adapter }: TrainableOptions = {},
 ): void {
+  // Refused before anything is frozen.
+  const places = choice === 'lora' ? chosen(module, { targets, layers }) : []
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
       const isBias = choice === 'bias' && /(^|\.)\w*bias$/i.test(name)
@@ -72,7 +74,7 @@ export function setTrainable(
     }
   }
   if (choice === 'lora') {
-    for (const { module: adapted } of chosen(module, { targets, layers })) adapted.adapt(init, adapter)
+    for (const { module: adapted } of places) adapted.adapt(init, adapter)
     for (const [name, parameter] of module.namedParameters()) if (parameter.name === '') parameter.name = name
   }
   if (module.trainableParameters().length > 0) return
@@ -116,7 +118,7 @@ function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
     const last = Math.max(...all.map((one) => one.layer ?? -1))
     throw new DpMoeError(
       'INVALID_ARGUMENT',
-      `layers: expected numbers of layers with ${wanted.join(' or ')}, of which the last is ${last}, got ${layer}`,
+      `layers: expected numbers of layers with ${wanted.join(' or ')}, of which the last is ${last}, got ${layer} (--lora-layers)`,
     )
   }
   const target: string | undefined = targets?.find((name) => !found.some((one) => one.target === name))

@@ -96,6 +96,7 @@ t.test('which parameters train', async (t) => {
   t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router/)
   const dense = tinyModel(device, { sparseEvery: 9 })
   t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'] }), /no router/)
+  t.same(dense.trainableParameters().length, [...dense.namedParameters()].length, 'what is refused freezes nothing')
   t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })
   for (const rank of [0, 1.5, 13]) {
     t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { rank }), /rank/)

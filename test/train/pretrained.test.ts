@@ -171,7 +171,7 @@ t.test('what is refused', async (t) => {
   await refused({ maxLength: 33 }, /at most 32, the model's positions for maxLength, got 33/)
   await refused({ trainable: 'lora', loraRank: 99 }, /rank/)
   await refused({ loraRank: 4 }, /loraRank: expected trainable 'lora' with it, got none/)
-  await refused({ trainable: 'lora', loraLayers: [7] }, /layers: expected numbers of layers .*got 7/)
+  await refused({ trainable: 'lora', loraLayers: [7] }, /layers: expected numbers of layers .*got 7 \(--lora-layers\)/)
   await refused({ trainable: 'bias', loraTargets: ['router'] }, /loraTargets: expected trainable 'lora' .*got 'bias'/)
   const bagOfWords = { vocabularySize: 512, hiddenSize: 8, numExperts: 4 }
   await refused({ trainable: 'head', model: bagOfWords }, /something to train/)
