@@ -21,7 +21,8 @@ function valueSchema(flag: Flag<unknown>): z.ZodType {
       return z.preprocess(textAsNumber, z.int('expected a whole number'))
     case 'integers':
       return z.preprocess(
-        (value) => (typeof value === 'string' ? value.split(',').map(textAsNumber) : value),
+        (value) =>
+          typeof value === 'string' ? value.split(',').map(textAsNumber) : typeof value === 'number' ? [value] : value,
         z.array(z.int('expected whole numbers, such as 3,4,5'), 'expected whole numbers, such as 3,4,5'),
       )
     case 'switch':

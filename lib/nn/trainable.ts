@@ -31,7 +31,8 @@ interface AdapterPlaces {
   readonly targets?: readonly AdapterTarget[] | undefined
   /**
    * Numbers of the layers (from 0, of encoder and decoder alike) that get adapters; PEFT's layers_to_transform. Below the
-   * lowest of them nothing trains, and no gradient is computed. Default: every layer.
+   * lowest of them nothing trains, and no gradient is computed (but in a decoder, for the encoder that it reads). Default:
+   * every layer.
    */
   readonly layers?: readonly number[] | undefined
 }
@@ -78,10 +79,7 @@ export function setTrainable(
     for (const [name, parameter] of module.namedParameters()) if (parameter.name === '') parameter.name = name
   }
   if (module.trainableParameters().length > 0) return
-  throw new DpMoeError(
-    'INVALID_ARGUMENT',
-    `Expected something to train under '${choice}', and every parameter is frozen`,
-  )
+  throw refused(`Expected something to train under '${choice}', and every parameter is frozen`)
 }
 
 /** What can have adapters. */
@@ -108,22 +106,34 @@ function* adaptable(root: Module): Generator<Adaptable> {
 function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
   for (const [name, list] of Object.entries({ targets, layers })) {
     if (list === undefined || Array.isArray(list)) continue
-    throw new DpMoeError('INVALID_ARGUMENT', `${name}: expected a list, got ${JSON.stringify(list)}`)
+    throw refused(`${name}: expected a list, got ${JSON.stringify(list)} (--lora-${name})`)
   }
-  const all = [...adaptable(root)]
   const wanted = targets ?? defaultAdapterTargets
-  const found = all.filter(({ target, layer }) => wanted.includes(target) && (layers?.includes(layer ?? -1) ?? true))
-  const layer = layers?.find((number) => !found.some((one) => one.layer === number))
-  if (layer !== undefined && wanted.length > 0) {
-    const last = Math.max(...all.map((one) => one.layer ?? -1))
-    throw new DpMoeError(
-      'INVALID_ARGUMENT',
-      `layers: expected numbers of layers with ${wanted.join(' or ')}, of which the last is ${last}, got ${layer} (--lora-layers)`,
-    )
+  const all = [...adaptable(root)].filter(({ target }) => wanted.includes(target))
+  requireTargets(all, targets)
+  if (layers === undefined) return all
+  const numbers = all.flatMap(({ layer }) => layer ?? [])
+  const layer = layers.find((number) => !numbers.includes(number))
+  if (layers.length === 0 || layer !== undefined) {
+    const expected =
+      numbers.length === 0
+        ? `no list, since ${wanted.join(' and ')} are in no numbered layers here`
+        : `numbers of layers with ${wanted.join(' or ')}, of which the last is ${Math.max(...numbers)}`
+    throw refused(`layers: expected ${expected}, got ${layer ?? 'none'} (--lora-layers)`)
   }
-  const target: string | undefined = targets?.find((name) => !found.some((one) => one.target === name))
-  if (found.length > 0 && target === undefined) return found
-  throw new DpMoeError('INVALID_ARGUMENT', `There is no ${target ?? 'layer'} for adapters to go to`)
+  const found = all.filter((one) => layers.includes(one.layer ?? -1))
+  requireTargets(found, targets, ` in layers ${layers.join()}`)
+  return found
+}
+
+function requireTargets(found: readonly Adaptable[], targets: readonly AdapterTarget[] | undefined, where = ''): void {
+  const target = targets?.find((name) => !found.some((one) => one.target === name))
+  if (found.length > 0 && target === undefined) return
+  throw refused(`There is no ${target ?? 'layer'}${where} for adapters to go to (--lora-targets)`)
+}
+
+function refused(message: string): DpMoeError {
+  return new DpMoeError('INVALID_ARGUMENT', message)
 }
 
 /** Writes every adapter into its weight: the model has plain weights again and computes the same. */

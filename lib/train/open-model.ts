@@ -67,6 +67,10 @@ export async function openClassifier(
   { recipe, pretrained, labels, options }: ClassifierParts,
 ): Promise<TextClassifier> {
   const { model: config } = recipe
+  if (pretrained?.settings.trainRouter === false && options.loraTargets?.includes('router')) {
+    const message = "model: trainRouter=false freezes what loraTargets 'router' trains; leave one of them out"
+    throw new DpMoeError('INVALID_ARGUMENT', message)
+  }
   const model =
     config.modelType === 'pretrained'
       ? await openPretrainedClassifier(device, pretrained!.folder, config.kind, { ...pretrained!.settings, labels })

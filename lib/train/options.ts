@@ -86,8 +86,8 @@ export interface TrainOptions extends ColumnOptions {
   /** With trainable 'lora': what gets adapters. Default attention and experts, which are the feed-forward parts, dense ones too. */
   loraTargets?: readonly AdapterTarget[]
   /**
-   * With trainable 'lora': numbers, from 0, of the layers that get adapters; below the lowest of them no gradient is computed,
-   * which saves time. Default: all.
+   * With trainable 'lora': numbers, from 0, of the layers that get adapters; below the lowest of them no gradient is computed
+   * (but in a decoder, for the encoder that it reads), which saves time. Default: all.
    */
   loraLayers?: readonly number[]
   /**

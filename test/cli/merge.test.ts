@@ -41,6 +41,8 @@ const amounts = [
   '0.01',
   '--lora-rank',
   '2',
+  '--lora-layers',
+  '0,1',
   '--seed',
   '3',
 ]

@@ -93,9 +93,12 @@ t.test('which parameters train', async (t) => {
   t.throws(() => names('lora', undefined, 1 as never), /layers: expected a list, got 1/)
   t.throws(() => names('lora', 'router' as never), /targets: expected a list, got "router"/)
   t.throws(() => names('lora', ['router'], [0, 1]), /layers: expected .* with router, of which the last is 1, got 0/)
-  t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router/)
+  t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router in layers 0/)
+  t.throws(() => names('lora', ['router'], []), /layers: expected .*got none/)
   const dense = tinyModel(device, { sparseEvery: 9 })
-  t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'] }), /no router/)
+  for (const layers of [undefined, [0]]) {
+    t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'], layers }), /no router/)
+  }
   t.same(dense.trainableParameters().length, [...dense.namedParameters()].length, 'what is refused freezes nothing')
   t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })
   for (const rank of [0, 1.5, 13]) {

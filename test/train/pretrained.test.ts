@@ -144,6 +144,7 @@ t.test('resumes from the same model only', async (t) => {
   const { signal, ...run } = { ...options({ model: { pretrained: moved }, trainable: 'lora' }), signal: stop.signal }
   await t.rejects(train({ ...run, signal, onProgress: ({ step }) => step === 3 && stop.abort() }), { code: 'ABORTED' })
   await t.rejects(train({ ...run, resume: true, trainable: 'bias' }), /configuration differs/)
+  await t.rejects(train({ ...run, resume: true, loraLayers: [1] }), /configuration differs/)
   const weights = readFileSync(join(moved, 'model.safetensors'))
   writeFileSync(join(moved, 'model.safetensors'), Buffer.concat([weights.subarray(0, -4), Buffer.alloc(4)]))
   await t.rejects(train({ ...run, resume: true }), { code: 'INVALID_ARGUMENT', message: /configuration differs/ })
@@ -173,6 +174,10 @@ t.test('what is refused', async (t) => {
   await refused({ loraRank: 4 }, /loraRank: expected trainable 'lora' with it, got none/)
   await refused({ trainable: 'lora', loraLayers: [7] }, /layers: expected numbers of layers .*got 7 \(--lora-layers\)/)
   await refused({ trainable: 'bias', loraTargets: ['router'] }, /loraTargets: expected trainable 'lora' .*got 'bias'/)
+  await refused(
+    { trainable: 'lora', loraTargets: ['router'], model: { pretrained: folder, trainRouter: false } },
+    /trainRouter=false freezes what loraTargets 'router' trains/,
+  )
   const bagOfWords = { vocabularySize: 512, hiddenSize: 8, numExperts: 4 }
   await refused({ trainable: 'head', model: bagOfWords }, /something to train/)
   const foreign = join(root, 'foreign')
