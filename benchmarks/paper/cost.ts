@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { data, type TrainResult } from '../../lib/index.js'
+import { data } from '../../lib/index.js'
 import type { PaperRow } from './rows.js'
 import type { StepTime } from './step-clock.js'
 
@@ -17,7 +17,9 @@ export interface Cost {
 interface Measured {
   readonly row: PaperRow
   readonly file: string
-  readonly result: TrainResult
+  /** The released model's folder. */
+  readonly release: string
+  readonly steps: number
   readonly time: StepTime
   /** GFLOP/s of a large matrix product. */
   readonly speed: number
@@ -27,9 +29,9 @@ const THREADS = 2
 
 /** Tokens a second, and how far from the limit that the machine's matrix products set. */
 export async function costOf(measured: Measured): Promise<Cost> {
-  const { row, result, time, speed } = measured
-  const tokens = result.steps * row.options.expectedBatchSize! * (await meanTokens(measured))
-  const gigaflops = (tokens * flopsPerToken(result.output, row)) / 1e9
+  const { row, release, steps, time, speed } = measured
+  const tokens = steps * row.options.expectedBatchSize! * (await meanTokens(measured))
+  const gigaflops = (tokens * flopsPerToken(release, row)) / 1e9
   return {
     ...time,
     tokensPerSecond: tokens / time.seconds,
@@ -37,21 +39,25 @@ export async function costOf(measured: Measured): Promise<Cost> {
   }
 }
 
-async function meanTokens({ result, file }: Measured): Promise<number> {
-  const tokenizer = await data.HuggingFaceTokenizer.fromFile(join(result.output, 'release'))
+async function meanTokens({ release, file }: Measured): Promise<number> {
+  const tokenizer = await data.HuggingFaceTokenizer.fromFile(release)
   const lines = readFileSync(file, 'utf8').trimEnd().split('\n').slice(1)
   const sentences = lines.map((line) => line.split('\t')[0]!)
   return sentences.reduce((sum, sentence) => sum + tokenizer.encode(sentence).length, 0) / sentences.length
 }
 
 /**
- * 2 per weight that a token meets in the forward pass, 2 in that of gradients to the layers below, and 2 where the weight
- * itself trains; attention and adapters apart, which are a few per cent here.
+ * 2 per weight that a token meets in the forward pass, 2 where it hands a gradient to something trained below, and 2 where the
+ * weight itself trains; the products of attention and adapters apart, which are a few per cent here. In the lowest layer with
+ * adapters, query, key and value hand nothing down.
  */
-function flopsPerToken(output: string, { options }: PaperRow): number {
-  const config = JSON.parse(readFileSync(join(output, 'release', 'config.json'), 'utf8'))
+function flopsPerToken(release: string, { options }: PaperRow): number {
+  const config = JSON.parse(readFileSync(join(release, 'config.json'), 'utf8'))
   const { hidden_size: d, intermediate_size: wide, num_hidden_layers: layers } = config
-  const weights = layers * (4 * d * d + 2 * d * wide)
-  if (options.trainable === 'head') return 2 * weights
-  return ((options.trainable ?? 'all') === 'all' ? 6 : 4) * weights
+  const ofLayer = 4 * d * d + 2 * d * wide
+  const weights = layers * ofLayer
+  if (options.trainable === 'all') return 6 * weights
+  if (options.trainable === 'bias') return 4 * weights
+  const lowest = Math.min(...(options.loraLayers ?? [0]))
+  return 2 * weights + 2 * ((layers - lowest) * ofLayer - 3 * d * d)
 }

@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
 import { modelSettings, upcycling } from '../../examples/sst2/settings.js'
-import { autograd, Device, data, models, nn, type TrainResult, train } from '../../lib/index.js'
+import { autograd, Device, data, evaluate, models, nn, readCertificate, train } from '../../lib/index.js'
 import { matrixSpeed } from '../matrix-speed.js'
 import { type Cost, costOf } from './cost.js'
 import { type PaperRow, paperRows } from './rows.js'
@@ -25,6 +26,8 @@ export interface PaperResult extends Cost {
   readonly epsilon: number | undefined
   readonly noiseMultiplier: number | undefined
   readonly steps: number
+  /** What it was trained with: results of other settings than those of rows.ts are refused. */
+  readonly options: PaperRow['options']
   /** Largest share of the tokens that one expert gets, times the number of experts, over the mixtures: 1 is balance. */
   readonly imbalance: readonly number[]
 }
@@ -42,7 +45,13 @@ const validation = join(sst2, 'validation.tsv')
 for (const row of paperRows) {
   if (wanted.length > 0 && !wanted.includes(row.name)) continue
   for (const seed of row.seeds) {
-    if (resultsSoFar().some((result) => result.row === row.name && result.seed === seed)) continue
+    const known = resultsSoFar().find((result) => result.row === row.name && result.seed === seed)
+    if (known) {
+      if (isDeepStrictEqual(known.options, settingsOf(row))) continue
+      throw new Error(
+        `${results} has a result of '${row.name}' with other settings than rows.ts: take it out, and its run`,
+      )
+    }
     const result = await measure(row, seed)
     writeFileSync(results, `${JSON.stringify([...resultsSoFar(), result], null, 1)}\n`)
     console.log(JSON.stringify(result))
@@ -51,6 +60,11 @@ for (const row of paperRows) {
 
 function resultsSoFar(): PaperResult[] {
   return existsSync(results) ? (JSON.parse(readFileSync(results, 'utf8')) as PaperResult[]) : []
+}
+
+/** As JSON holds them. */
+function settingsOf({ options, model }: PaperRow): PaperResult['options'] {
+  return { ...options, ...(model && { model }) }
 }
 
 /** MiniLM with 8 experts, one a token, in every second layer. */
@@ -74,43 +88,49 @@ function trainingFile(share: number): string {
 
 async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
   const output = join(work, `${row.name.replace(/\W+/g, '-')}-${seed}`)
+  const release = join(output, 'release')
   const file = trainingFile(row.share)
   const resume = existsSync(join(output, 'private'))
   const clock = new StepClock(`${output}.times.json`, resume)
-  const result = await train({
-    train: file,
-    validation,
-    text: 'sentence',
-    output,
-    resume,
-    seed,
-    ...row.options,
-    model: { pretrained: starts[row.start], ...modelSettings, ...row.model },
-    onProgress: ({ step, steps, loss, secondsLeft }) => {
-      clock.ended(step)
-      if (step % 10 === 0) console.error(row.name, seed, `${step}/${steps}`, loss.toFixed(3), secondsLeft.toFixed(0))
-    },
-    onMessage: ({ text }) => console.error(text),
-  })
-  const { accuracy, loss } = result.validation!
+  // What was stopped after its release is measured now.
+  if (!existsSync(release)) {
+    await train({
+      train: file,
+      text: 'sentence',
+      output,
+      resume,
+      seed,
+      ...row.options,
+      model: { pretrained: starts[row.start], ...modelSettings, ...row.model },
+      onProgress: ({ step, steps, loss, secondsLeft }) => {
+        clock.ended(step)
+        if (step % 10 === 0) console.error(row.name, seed, `${step}/${steps}`, loss.toFixed(3), secondsLeft.toFixed(0))
+      },
+      onMessage: ({ text }) => console.error(text),
+    })
+  }
+  const { accuracy, loss } = await evaluate(output, { data: validation, text: 'sentence' })
+  const certificate = await readCertificate(join(release, 'certificate.json'))
+  const stated = certificate.mechanism === 'none' ? undefined : certificate
+  const { steps } = clock
   return {
     row: row.name,
     seed,
     accuracy,
     loss,
-    epsilon: result.epsilon,
-    noiseMultiplier: result.noiseMultiplier,
-    steps: result.steps,
-    ...(await costOf({ row, file, result, time: clock.total(), speed })),
-    imbalance: row.start === 'mixture' ? await imbalance(result) : [],
+    epsilon: stated?.epsilon,
+    noiseMultiplier: stated?.noiseMultiplier,
+    steps,
+    options: settingsOf(row),
+    ...(await costOf({ row, file, release, steps, time: clock.total(), speed })),
+    imbalance: row.start === 'mixture' ? await imbalance(release) : [],
   }
 }
 
 /** How the validation data's tokens fall on the experts of a trained model. */
-async function imbalance({ output }: TrainResult): Promise<number[]> {
-  const folder = join(output, 'release')
-  using model = await models.BertClassifier.fromPretrained(device, folder)
-  const tokenizer = await data.HuggingFaceTokenizer.fromFile(folder)
+async function imbalance(release: string): Promise<number[]> {
+  using model = await models.BertClassifier.fromPretrained(device, release)
+  const tokenizer = await data.HuggingFaceTokenizer.fromFile(release)
   const texts = readFileSync(validation, 'utf8').trimEnd().split('\n').slice(1)
   const sentences = texts.map((line) => line.split('\t')[0]!)
   const set = await data.encodeDataset(sentences, new Array(sentences.length).fill(0), tokenizer)

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 
 /** What one step took. */
 export interface StepTime {
@@ -19,15 +19,24 @@ export class StepClock {
     this.#times = resume && existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as StepTime[]) : []
   }
 
+  /** Number of steps. */
+  get steps(): number {
+    return this.#times.length
+  }
+
   /** `step`, from 1, has ended; a step that is made again takes the place of the first time. */
   ended(step: number): void {
+    if (step > this.steps + 1)
+      throw new Error(`${this.path}: the times of steps ${this.steps + 1} to ${step - 1} are lost`)
     const { seconds, processorSeconds } = now()
     this.#times[step - 1] = {
       seconds: seconds - this.#last.seconds,
       processorSeconds: processorSeconds - this.#last.processorSeconds,
     }
     this.#last = { seconds, processorSeconds }
-    writeFileSync(this.path, JSON.stringify(this.#times))
+    const written = `${this.path}.new`
+    writeFileSync(written, JSON.stringify(this.#times))
+    renameSync(written, this.path)
   }
 
   /** Of all steps together. */

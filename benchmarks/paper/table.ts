@@ -15,20 +15,21 @@ const measured = JSON.parse(readFileSync(file('benchmarks/results/paper.json'), 
 const percent = (value: number) => (100 * value).toFixed(1)
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
-const lines = paperRows.map(({ name, seeds, share, options }) => {
+const lines = paperRows.map(({ name, seeds, share }) => {
+  const title = name.replace('quarter', `${share} of the data`)
   const results = measured.filter(({ row }) => row === name)
   const [first] = results
-  if (!first) return `| ${name} | not measured | | | | | | | | |`
+  if (!first) return `| ${title} | not measured | | | | | | | | |`
   const accuracies = results.map(({ accuracy }) => accuracy)
   const spread = `${percent(Math.min(...accuracies))} to ${percent(Math.max(...accuracies))}`
   const accuracy = seeds.length > 1 ? `${percent(mean(accuracies))} (${spread})` : percent(accuracies[0]!)
   const cells = [
-    share === 1 ? name : name.replace('quarter', `${share} of the data`),
+    title,
     accuracy,
     results.map(({ seed }) => seed).join(', '),
     first.epsilon === undefined ? '' : first.epsilon.toFixed(3),
     first.noiseMultiplier?.toFixed(4) ?? '',
-    `${options.expectedBatchSize} x ${first.steps}`,
+    `${first.options.expectedBatchSize} x ${first.steps}`,
     (mean(results.map(({ seconds }) => seconds)) / 60).toFixed(0),
     mean(results.map(({ tokensPerSecond }) => tokensPerSecond)).toFixed(0),
     mean(results.map(({ ofFlopLimit }) => ofFlopLimit)).toFixed(2),
