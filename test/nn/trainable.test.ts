@@ -1,5 +1,6 @@
 import t from 'tap'
 import { UnitLayout } from '../../lib/autograd/layout.js'
+import { SumSink } from '../../lib/autograd/sinks.js'
 import { Tape } from '../../lib/autograd/tape.js'
 import { Device } from '../../lib/engine/device.js'
 import { Initializer } from '../../lib/nn/initializer.js'
@@ -105,6 +106,27 @@ t.test('which parameters train', async (t) => {
     t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { rank }), /rank/)
   }
   t.throws(() => new LowRankAdapter(new Initializer(device), [12, 20], { alpha: Number.NaN }), /alpha/)
+})
+
+t.test('below the lowest layer with adapters nothing is computed backwards', (t) => {
+  for (const [layers, expected] of [
+    [[1], [false, true]],
+    [undefined, [true, true]],
+  ] as const) {
+    const model = tinyModel(device)
+    setTrainable(model, 'lora', new Initializer(device, 3), { head: HEAD, rank: 2, layers })
+    const context = { tape: new Tape(device, new SumSink()), training: true }
+    device.scope(() => {
+      const batch = batchOf(device, units)
+      let x = model.embedding.forward(batch.ids, context)
+      const tracked = model.layers.map((layer) => {
+        x = layer.forward(x, context).y
+        return context.tape.tracks(x)
+      })
+      t.same(tracked, expected, `adapters in ${layers ?? 'every layer'}`)
+    })
+  }
+  t.end()
 })
 
 async function logits(model: ReturnType<typeof tinyModel>): Promise<Float32Array> {
