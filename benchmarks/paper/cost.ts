@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { data } from '../../lib/index.js'
+import { readSentences } from './held-out.js'
 import type { PaperRow } from './rows.js'
 import type { StepTime } from './step-clock.js'
 
@@ -41,9 +42,8 @@ export async function costOf(measured: Measured): Promise<Cost> {
 
 async function meanTokens({ release, file }: Measured): Promise<number> {
   const tokenizer = await data.HuggingFaceTokenizer.fromFile(release)
-  const lines = readFileSync(file, 'utf8').trimEnd().split('\n').slice(1)
-  const sentences = lines.map((line) => line.split('\t')[0]!)
-  return sentences.reduce((sum, sentence) => sum + tokenizer.encode(sentence).length, 0) / sentences.length
+  const sentences = readSentences(file)
+  return sentences.reduce((sum, { text }) => sum + tokenizer.encode(text).length, 0) / sentences.length
 }
 
 /**

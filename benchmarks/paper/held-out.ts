@@ -15,6 +15,7 @@ export interface HeldOut {
 /** Shorter rows are phrases, most likely. */
 const SHORTEST = 10
 
+/** A file of SST-2: a header, then a sentence and its label, with a tab between. */
 export function readSentences(path: string): Sentence[] {
   const [, ...lines] = readFileSync(path, 'utf8').trimEnd().split('\n')
   return lines.map((line) => {

@@ -6,6 +6,7 @@ import { modelSettings, upcycling } from '../../examples/sst2/settings.js'
 import { autograd, Device, data, evaluate, models, nn, readCertificate, train } from '../../lib/index.js'
 import { matrixSpeed } from '../matrix-speed.js'
 import { type Cost, costOf } from './cost.js'
+import { readSentences } from './held-out.js'
 import { type PaperRow, paperRows } from './rows.js'
 import { StepClock } from './step-clock.js'
 
@@ -62,7 +63,7 @@ function resultsSoFar(): PaperResult[] {
   return existsSync(results) ? (JSON.parse(readFileSync(results, 'utf8')) as PaperResult[]) : []
 }
 
-/** As JSON holds them. */
+/** Of training and of the pretrained model, together. */
 function settingsOf({ options, model }: PaperRow): PaperResult['options'] {
   return { ...options, ...(model && { model }) }
 }
@@ -131,8 +132,7 @@ async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
 async function imbalance(release: string): Promise<number[]> {
   using model = await models.BertClassifier.fromPretrained(device, release)
   const tokenizer = await data.HuggingFaceTokenizer.fromFile(release)
-  const texts = readFileSync(validation, 'utf8').trimEnd().split('\n').slice(1)
-  const sentences = texts.map((line) => line.split('\t')[0]!)
+  const sentences = readSentences(validation).map(({ text }) => text)
   const set = await data.encodeDataset(sentences, new Array(sentences.length).fill(0), tokenizer)
   const units = Int32Array.from(sentences.keys())
   using telemetry = new nn.Telemetry(device)

@@ -2,6 +2,8 @@ import { join } from 'node:path'
 import { modelSettings } from '../../examples/sst2/settings.js'
 import { Device, data, models, nn, optim, PrivacyEngine } from '../../lib/index.js'
 import { pretrainedHead } from '../../lib/models/pretrained-text-classifier.js'
+import { microBatches } from '../../lib/train/batches.js'
+import { encodeTexts } from '../../lib/train/classification-task.js'
 import { evaluateClassifier } from '../../lib/train/evaluate.js'
 import { holdOut, readSentences, type Sentence } from './held-out.js'
 
@@ -59,21 +61,18 @@ const made = new PrivacyEngine({ seed: settings.seed }).makePrivate({
   steps,
 })
 
-let norms: string | undefined
+// The gradient is read as the update begins: the update clears it.
+let described: Promise<string> | undefined
 const update = optimizer.update.bind(optimizer)
-const waiting: Promise<void>[] = []
 optimizer.update = (one) => {
-  if (one.step % 20 === 0) waiting.push(describeGradient())
+  described = one.step % 20 === 0 ? describeGradient() : undefined
   update(one)
 }
 for (let step = 0; step < steps; step++) {
-  const seen = await made.step(step, microBatches(made.sampler.sample(step)), (one, context) =>
-    model.loss(one, context),
-  )
-  await Promise.all(waiting.splice(0))
-  if (norms !== undefined) {
-    console.log(step, `loss ${seen.loss.toFixed(3)}`, `clipped ${seen.clippedFraction.toFixed(2)}`, norms)
-    norms = undefined
+  const parts = microBatches(device, train, made.sampler.sample(step), 8192)
+  const seen = await made.step(step, parts, (one, context) => model.loss(one, context))
+  if (described !== undefined) {
+    console.log(step, `loss ${seen.loss.toFixed(3)}`, `clipped ${seen.clippedFraction.toFixed(2)}`, await described)
   }
   if (((step + 1) * 4) % steps < 4) {
     const { accuracy, loss } = await evaluateClassifier(device, model, held)
@@ -104,24 +103,13 @@ function chooseParameters(): void {
   }
 }
 
-async function encode(sentences: readonly Sentence[]): Promise<data.Dataset> {
-  const labels = Int32Array.from(sentences, ({ label }) => label)
-  return data.encodeDataset(
-    sentences.map(({ text }) => text),
-    labels,
-    tokenizer,
-  )
-}
-
-function microBatches(units: Int32Array) {
-  return data.splitIntoMicroBatches(train.lengthsOf(units), 8192).map(({ start, end }) => () => {
-    const part = units.subarray(start, end)
-    return models.textBatch(device, train.batch(part), train.labelsOf(part))
-  })
+function encode(sentences: readonly Sentence[]): Promise<data.Dataset> {
+  const classes = Int32Array.from(sentences, ({ label }) => label)
+  return encodeTexts({ texts: sentences.map(({ text }) => text), classes }, tokenizer, undefined)
 }
 
 /** Norm of the clipped gradient and of its noise, of adapters and head apart. */
-async function describeGradient(): Promise<void> {
+async function describeGradient(): Promise<string> {
   const parts = await Promise.all(
     model.trainableParameters().map(async (parameter) => {
       const values = await parameter.gradient.data()
@@ -135,5 +123,5 @@ async function describeGradient(): Promise<void> {
     const size = values.reduce((sum, part) => sum + part.length, 0)
     return `${(Math.sqrt(square) / batch).toFixed(4)} beside ${(deviation * Math.sqrt(size)).toFixed(4)}`
   }
-  norms = `gradient beside noise: head ${of(true)}, the rest ${of(false)}`
+  return `gradient beside noise: head ${of(true)}, the rest ${of(false)}`
 }
