@@ -1,7 +1,11 @@
+import type { Device } from '../../engine/device.js'
 import { DpMoeError } from '../../errors.js'
 import type { Checkpoint } from './checkpoint.js'
 import { headPrefix } from './config.js'
 import type { FusedExperts, TensorMap, TensorPlace } from './tensor-map.js'
+
+/** Values are copied on their way to the device: it is waited for before more than this is under way. */
+const MOST_BYTES_UNDER_WAY = 32 * 1024 * 1024
 
 /** A tensor of a checkpoint and where it goes. */
 interface Assignment {
@@ -10,7 +14,8 @@ interface Assignment {
 }
 
 /**
- * Fills a model from a checkpoint, one tensor at a time: beside the model there is never more than one tensor in memory.
+ * Fills a model from a checkpoint, one tensor at a time: beside the model there are never more than two tensors in memory, or
+ * one and 32 MiB.
  * All names and shapes are checked before any weight is read.
  *
  * @param ownClasses how many classes the checkpoint's config.json has: a head for these is passed over where the model has one for others
@@ -28,8 +33,14 @@ export async function loadWeights(
   // One buffer for all tensors: fresh memory for each would cost more than reading it.
   const sizes = assignments.map(({ name }) => elements(checkpoint.entry(name).shape))
   const memory = new ArrayBuffer(4 * sizes.reduce((most, size) => Math.max(most, size), 0))
+  let underWay = 0
   for (const { name, place } of assignments) {
     const values = await checkpoint.readWeights(name, memory)
+    if (underWay + values.byteLength > MOST_BYTES_UNDER_WAY) {
+      await deviceOf(place).synchronize()
+      underWay = 0
+    }
+    underWay += values.byteLength
     if ('parts' in place) {
       writeFused(place, values, transposed)
     } else if (written.has(place)) {
@@ -40,6 +51,10 @@ export async function loadWeights(
     }
   }
   return missing
+}
+
+function deviceOf(place: TensorPlace | FusedExperts): Device {
+  return ('parts' in place ? place.parts[0]! : place.parameter).tensor.device
 }
 
 /** A second tensor for a tied parameter must be a copy of the first. */
