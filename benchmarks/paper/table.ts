@@ -19,15 +19,17 @@ const lines = paperRows.map(({ name, seeds, share }) => {
   const title = name.replace('quarter', `${share} of the data`)
   const results = measured.filter(({ row }) => row === name)
   const [first] = results
-  if (!first) return `| ${title} | not measured | | | | | | | | |`
+  if (!first) return `| ${title} | not measured | | | | | | | | | | |`
   const accuracies = results.map(({ accuracy }) => accuracy)
   const spread = `${percent(Math.min(...accuracies))} to ${percent(Math.max(...accuracies))}`
   const accuracy = seeds.length > 1 ? `${percent(mean(accuracies))} (${spread})` : percent(accuracies[0]!)
   const cells = [
     title,
     accuracy,
+    mean(results.map(({ loss }) => loss)).toFixed(2),
     results.map(({ seed }) => seed).join(', '),
-    first.epsilon === undefined ? '' : first.epsilon.toFixed(3),
+    first.epsilon?.toFixed(3) ?? '',
+    first.epsilon === undefined ? '' : first.options.maxGradNorm,
     first.noiseMultiplier?.toFixed(4) ?? '',
     `${first.options.expectedBatchSize} x ${first.steps}`,
     (mean(results.map(({ seconds }) => seconds)) / 60).toFixed(0),
@@ -39,8 +41,8 @@ const lines = paperRows.map(({ name, seeds, share }) => {
 })
 
 const head = [
-  '| run | validation accuracy, % (range) | seeds | epsilon | sigma | batch x steps | minutes | tokens/s | of the FLOP limit | fullest expert / mean, by mixture |',
-  '|---|---|---|---|---|---|---|---|---|---|',
+  '| run | validation accuracy, % (range) | loss | seeds | epsilon | C | sigma | batch x steps | minutes | tokens/s | of the FLOP limit | fullest expert / mean, by mixture |',
+  '|---|---|---|---|---|---|---|---|---|---|---|---|',
 ]
 const document = readFileSync(file('docs/paper.md'), 'utf8')
 const [before, rest] = document.split(begin) as [string, string]
