@@ -29,7 +29,7 @@ const lines = paperRows.map(({ name, seeds, share }) => {
     mean(results.map(({ loss }) => loss)).toFixed(2),
     results.map(({ seed }) => seed).join(', '),
     first.epsilon?.toFixed(3) ?? '',
-    first.epsilon === undefined ? '' : first.options.maxGradNorm,
+    first.options.maxGradNorm ?? '',
     first.noiseMultiplier?.toFixed(4) ?? '',
     `${first.options.expectedBatchSize} x ${first.steps}`,
     (mean(results.map(({ seconds }) => seconds)) / 60).toFixed(0),
