@@ -1,20 +1,15 @@
-import type { Device } from '../engine/device.js'
 import { DpMoeError } from '../errors.js'
-import type { Module } from '../nn/module.js'
 import type { Optimizer } from '../optim/optimizer.js'
 import { fingerprint } from '../privacy/fingerprint.js'
 import { keyOfRun, type RunKey } from '../privacy/keys.js'
 import { Ledger } from '../privacy/ledger.js'
 import { version } from '../version.js'
 import { CheckpointStore } from './checkpoint.js'
+import { type ConfiguredParts, configuration } from './configuration.js'
 import { MetricsLog } from './metrics.js'
-import type { PretrainedChoice } from './open-model.js'
-import type { TrainOptions } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
-import type { Recipe } from './recipe.js'
 import { RunFolder } from './run-folder.js'
 import { keyFingerprint, loadCheckpoint, type RunState } from './run-state.js'
-import type { TrainingData } from './task.js'
 
 /** A run under way: its folder, ledger, metrics and the step to make next. */
 export interface OpenRun {
@@ -29,22 +24,16 @@ export interface OpenRun {
   close(): Promise<void>
 }
 
-export interface OpenRunParts {
-  readonly options: TrainOptions
-  readonly recipe: Recipe
-  readonly pretrained: PretrainedChoice | undefined
-  readonly data: TrainingData
-  readonly model: Module
+export interface OpenRunParts extends ConfiguredParts {
   readonly optimizer: Optimizer
-  readonly device: Device
   readonly key: RunKey
-  readonly plan: PrivatePlan | undefined
   readonly warn: (text: string) => void
 }
 
 /** Makes a new run folder, or opens one to resume: the same configuration, data and key are asked for. */
 export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
-  const { options, plan, key, data, device, model, optimizer } = parts
+  const { options, plan, key, encoded, device, model, optimizer } = parts
+  const data = encoded.training
   const resume = options.resume ?? false
   const folder = resume
     ? await RunFolder.open(options.output)
@@ -150,32 +139,4 @@ async function openLedger(
         `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files` +
           `${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
       )
-}
-
-/** What must be the same on resume: all that decides what a step does. A private run's data and key are in its ledger. */
-function configuration({ options, recipe, pretrained, plan, data, key, device }: OpenRunParts): unknown {
-  return {
-    ...(key.source === 'file' && { kernels: kernelsOf(device) }),
-    recipe,
-    plan: plan && { ...plan, recipe: undefined, epsilonAt: undefined, warnings: undefined },
-    maxTokensPerMicrobatch: options.maxTokensPerMicrobatch ?? null,
-    memoryBudget: options.memoryBudget ?? null,
-    pretrained: pretrained && { weights: pretrained.fingerprint, ...pretrained.settings },
-    trainable: [
-      options.trainable ?? 'all',
-      options.loraRank ?? null,
-      options.loraAlpha ?? null,
-      options.loraTargets ?? null,
-      options.loraLayers ?? null,
-    ],
-    device: options.device ?? 'cpu',
-    precision: options.precision ?? 'float32',
-    ...(plan === undefined && { data: data.fingerprint() }),
-    version,
-  }
-}
-
-/** What the last bits of results depend on: under a key file equal noise must mean equal weights. */
-function kernelsOf({ info: { name, instructionSet, threads } }: Device): unknown {
-  return [process.platform, process.arch, instructionSet, name === 'cpu' ? null : threads]
 }

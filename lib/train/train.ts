@@ -93,11 +93,11 @@ interface Parts {
 type Say = (level: TrainMessage['level']) => (text: string) => void
 
 async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promise<TrainResult> {
-  const { options, recipe, encoded, device, learner } = parts
+  const { options, recipe, device, learner } = parts
   const key = runKey(options)
   const optimizer = makeOptimizer(learner.model, recipe, plan.steps)
   const telemetry = new Telemetry(device)
-  const common = { ...parts, data: encoded.training, model: learner.model, optimizer }
+  const common = { ...parts, model: learner.model, optimizer }
   const run = await openRun({ ...common, key, plan, warn: say('warning') })
   try {
     const privateRun = new PrivateRun({
@@ -155,7 +155,7 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
   const { steps } = recipe
   const optimizer = makeOptimizer(learner.model, recipe, steps)
   const telemetry = new Telemetry(device)
-  const common = { ...parts, data: training, model: learner.model, optimizer }
+  const common = { ...parts, model: learner.model, optimizer }
   const run = await openRun({ ...common, key, plan: undefined, warn })
   try {
     const maker = plainSteps({ device, learner, maxRows: maxRows(options, recipe) }, optimizer, sampler, key)

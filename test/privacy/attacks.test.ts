@@ -48,6 +48,7 @@ t.test('one key file for several runs: their noise is independent, so no differe
     { noiseMultiplier: 49 },
     { clipping: 'per-layer' },
     { relation: 'replace-one' },
+    { labels: ['ham', 'spam'] },
   ] as const) {
     t.ok(Math.abs(correlation(first, await oneStep(change))) < 0.75, JSON.stringify(Object.keys(change)))
   }

@@ -73,6 +73,7 @@ t.test('stopped between steps: nothing is lost, whatever the key', async (t) => 
   const options = tiny('stopped')
   await stopAfter(6, options)
   await t.rejects(resume({ ...options, learningRate: 1 }), { message: /The configuration differs/ })
+  await t.rejects(resume({ ...options, labels: ['ham', 'spam'] }), { message: /The configuration differs/ })
   await t.rejects(resume({ ...options, seed: 1 }), { message: /The key differs/ })
   await t.rejects(resume({ ...options, train: edited }), { message: /The training data differs/ })
   await resume(options)
