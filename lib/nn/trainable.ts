@@ -20,7 +20,9 @@ export type TrainableChoice = 'all' | 'head' | 'bias' | 'lora'
  * Where adapters go: the projections of attention, the feed-forward parts (mixtures of experts and dense ones), the routers
  * of mixtures.
  */
-export type AdapterTarget = 'attention' | 'experts' | 'router'
+export type AdapterTarget = (typeof adapterTargets)[number]
+
+const adapterTargets = ['attention', 'experts', 'router'] as const
 
 /** Routers stay as they are unless they are asked for: under noise they drift more than they learn. */
 export const defaultAdapterTargets: readonly AdapterTarget[] = ['attention', 'experts']
@@ -56,6 +58,7 @@ export interface TrainableOptions extends LowRankConfig, AdapterPlaces {
  * | lora | adapters, the head | on `targets`, of `layers` |
  * | lora, no target or a target that the model (or those of its layers) lacks | INVALID_ARGUMENT | |
  * | lora, no layer or a layer that the model lacks, or that has none of the targets | INVALID_ARGUMENT | |
+ * | lora, `targets` or `layers` that is no list, or has something twice | INVALID_ARGUMENT | |
  * | any choice that leaves nothing | INVALID_ARGUMENT | |
  *
  * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError for a rank above a matrix's smaller side
@@ -104,10 +107,8 @@ function* adaptable(root: Module): Generator<Adaptable> {
 
 /** What is to have adapters: each target and each layer that was asked for has some. */
 function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
-  for (const [name, list] of Object.entries({ targets, layers })) {
-    if (list === undefined || Array.isArray(list)) continue
-    throw refused(`${name}: expected a list, got ${JSON.stringify(list)} (--lora-${name})`)
-  }
+  requireList('targets', targets, (target) => adapterTargets.includes(target), adapterTargets.join(', '))
+  requireList('layers', layers, (layer) => Number.isInteger(layer) && layer >= 0, 'numbers of layers')
   const wanted = targets ?? defaultAdapterTargets
   const all = [...adaptable(root)].filter(({ target }) => wanted.includes(target))
   requireTargets(all, targets)
@@ -125,6 +126,16 @@ function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
   requireTargets(found, targets, ` in layers ${layers.join()}`)
   return found
 }
+
+function requireList<T>(name: string, list: readonly T[] | undefined, isOne: (value: T) => boolean, of: string): void {
+  if (list === undefined) return
+  const isFit = Array.isArray(list) && list.every(isOne) && new Set(list).size === list.length
+  if (!isFit) throw refused(`${name}: expected a list of ${of}, each once, got ${shown(list)} (--lora-${name})`)
+}
+
+/** JSON shows what is undefined or no number as null. */
+const shown = (value: unknown) =>
+  JSON.stringify(value, (_, inner: unknown) => (inner === undefined || Number.isNaN(inner) ? String(inner) : inner))
 
 function requireTargets(found: readonly Adaptable[], targets: readonly AdapterTarget[] | undefined, where = ''): void {
   const target = targets?.find((name) => !found.some((one) => one.target === name))

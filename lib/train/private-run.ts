@@ -57,6 +57,8 @@ export class PrivateRun {
     this.#releases = made.optimizer.releases
     this.loadNoise = made.loadNoise
     this.maker = privateSteps({ learner, maxRows }, made)
+    // What cannot be stated is refused before anything is spent.
+    this.#certificate()
   }
 
   /** Upper bound on epsilon of what the ledger holds, and of the plan where that is more. */
@@ -71,9 +73,14 @@ export class PrivateRun {
 
   /** Writes certificate.json into the release folder. */
   async writeCertificate(folder: string): Promise<void> {
+    await writeCertificate(join(folder, certificateFile), this.#certificate())
+  }
+
+  /** Of what the ledger holds now. */
+  #certificate(): Certificate {
     const plan = this.#plan
     const { recipe } = plan
-    const certificate = createCertificate({
+    return createCertificate({
       unit: this.#stated.users ? 'user' : 'example',
       relation: plan.relation,
       noiseMultiplier: plan.noiseMultiplier,
@@ -93,6 +100,5 @@ export class PrivateRun {
       software: { name: 'dp-moe', version },
       ledgerHash: this.#ledger.summary.hash,
     })
-    await writeCertificate(join(folder, certificateFile), certificate)
   }
 }

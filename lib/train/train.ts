@@ -221,6 +221,12 @@ const wholeNumbers = [
   'maxExamplesPerUser',
 ] as const
 
+const choices: Readonly<Record<'task' | 'trainable' | 'release', readonly string[]>> = {
+  task: ['classification', 'causal-lm', 'seq2seq'],
+  trainable: ['all', 'head', 'bias', 'lora'],
+  release: ['merged', 'adapters'],
+}
+
 /** One of a file and a data set of the hub. */
 function requireData({ train, dataset }: TrainOptions): void {
   if (dataset !== undefined) {
@@ -253,9 +259,10 @@ function checkOptions(options: TrainOptions): void {
     throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for output, got ${String(options.output)}`)
   }
   requireData(options)
-  const tasks = ['classification', 'causal-lm', 'seq2seq']
-  if (options.task !== undefined && !tasks.includes(options.task)) {
-    throw new DpMoeError('INVALID_ARGUMENT', `task: expected ${tasks.join(', ')}, got '${String(options.task)}'`)
+  for (const [name, values] of Object.entries(choices)) {
+    const value = options[name as keyof typeof choices]
+    if (value === undefined || values.includes(value)) continue
+    throw new DpMoeError('INVALID_ARGUMENT', `${name}: expected ${values.join(', ')}, got '${String(value)}'`)
   }
   if (options.seed !== undefined && options.keyFile !== undefined) {
     throw new DpMoeError('INVALID_ARGUMENT', 'Expected a seed or a key file, got both')

@@ -86,13 +86,26 @@ t.test('which parameters train', async (t) => {
     ),
   ]
   t.same(layerNumbers(undefined, [1]), ['1'])
-  t.same(names('lora', undefined, [1, 0, 1]), adapted, 'all of them')
+  t.same(names('lora', undefined, [1, 0]), adapted, 'all of them')
   t.same(layerNumbers(['router', 'attention'], [0, 1]), ['0', '1'], 'the router is in one of them')
   for (const layers of [[], [2], [-1], [0.5], [1, 2]]) {
     t.throws(() => names('lora', undefined, layers), { code: 'INVALID_ARGUMENT' }, layers.join())
   }
-  t.throws(() => names('lora', undefined, 1 as never), /layers: expected a list, got 1/)
-  t.throws(() => names('lora', 'router' as never), /targets: expected a list, got "router"/)
+  for (const [layers, got] of [
+    [1, '1'],
+    [[1, 0, 1], '[1,0,1]'],
+    [[undefined, 1], '["undefined",1]'],
+    [[Number.NaN], '["NaN"]'],
+    [['1'], '["1"]'],
+    [{ 0: 1, length: 1 }, '{"0":1,"length":1}'],
+  ]) {
+    const message = `layers: expected a list of numbers of layers, each once, got ${got} (--lora-layers)`
+    t.throws(() => names('lora', undefined, layers as never), { code: 'INVALID_ARGUMENT', message })
+  }
+  for (const targets of ['router', [undefined, 'attention'], ['attention', 'attention'], [null]]) {
+    const message = /^targets: expected a list of attention, experts, router, each once, got .* \(--lora-targets\)$/
+    t.throws(() => names('lora', targets as never), { code: 'INVALID_ARGUMENT', message }, String(targets))
+  }
   t.throws(() => names('lora', ['router'], [0, 1]), /layers: expected .* with router, of which the last is 1, got 0/)
   t.throws(() => names('lora', ['attention', 'router'], [0]), /There is no router in layers 0/)
   t.throws(() => names('lora', ['router'], []), /layers: expected .*got none/)

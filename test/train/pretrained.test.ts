@@ -173,6 +173,9 @@ t.test('what is refused', async (t) => {
   await refused({ trainable: 'lora', loraRank: 99 }, /rank/)
   await refused({ loraRank: 4 }, /loraRank: expected trainable 'lora' with it, got none/)
   await refused({ trainable: 'lora', loraLayers: [7] }, /layers: expected numbers of layers .*got 7 \(--lora-layers\)/)
+  await refused({ trainable: 'lora', loraLayers: [undefined as never, 1] }, /layers: expected a list .*"undefined"/)
+  await refused({ trainable: 'biases' as 'bias' }, /trainable: expected all, head, bias, lora, got 'biases'/)
+  await refused({ trainable: 'lora', release: 'adapter' as 'adapters' }, /release: expected merged, adapters, got/)
   await refused({ trainable: 'bias', loraTargets: ['router'] }, /loraTargets: expected trainable 'lora' .*got 'bias'/)
   await refused(
     { trainable: 'lora', loraTargets: ['router'], model: { pretrained: folder, trainRouter: false } },
