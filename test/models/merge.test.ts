@@ -95,10 +95,15 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
     const values = new Float32Array(144)
     return new Map([...all, [`${query}.weight`, { dtype: 'F32', shape: [12, 12], data: async () => values } as const]])
   }
+  const named: string[] = JSON.parse(readFileSync(join(adapters, 'adapter_config.json'), 'utf8')).target_modules
   const foreign = { metadata: { format: 'pt' }, settings: { base_model_name_or_path: base } }
   const peft = (target_modules: unknown, modules_to_save: unknown = null) => ({
     metadata: foreign.metadata,
     settings: { ...foreign.settings, target_modules, modules_to_save },
+  })
+  const inLayers = (layers_to_transform: unknown, layers_pattern: unknown = null) => ({
+    metadata: foreign.metadata,
+    settings: { ...peft(['query']).settings, layers_to_transform, layers_pattern },
   })
   const merge = async (change: AdapterChange) => {
     const folder = await changedAdapters(adapters, join(root, 'changed'), change)
@@ -114,13 +119,28 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
     [{ tensors: ofQuery }, /target_modules.*layer\.0\.attention\.self\.key'.*no adapter/],
     [{ tensors: without('.layer.1.output.dense.') }, /target_modules.*layer\.1\.output\.dense'.*no adapter/],
     [{ tensors: without('classifier.bias') }, /modules_to_save.*'classifier'.*no classifier\.bias/],
-    [{ settings: { target_modules: ['nothing'] } }, /target_modules.*'nothing'.*no such layer/],
+    [{ settings: { target_modules: ['nothing'] } }, /lora_A\.weight, which target_modules .* leaves out/],
+    [{ settings: { target_modules: [...named, 'nothing'] } }, /target_modules.*'nothing'.*no such layer/],
     [{ tensors: again(bare) }, /both base_model.*and bert.*change bert/],
     [{ tensors: withWhole }, /both .*query\.lora_A.*and .*query\.weight/],
     [{ ...foreign, tensors: again(bare) }, /both base_model.*and bert.*change bert/],
     [{ ...peft(['query', 'key']), tensors: ofQuery }, /target_modules.*'key'.*no adapter/],
     [{ ...peft(['query'], ['classifier']), tensors: ofQuery }, /modules_to_save.*'classifier'.*no classifier/],
     [{ settings: { target_modules: 3 } }, /adapter_config\.json: target_modules/],
+    [
+      { ...inLayers([1]), tensors: ofQuery },
+      /layer\.0.*query\.lora_A\.weight, which layers_to_transform .* leaves out/,
+    ],
+    [{ ...inLayers(1), tensors: ofQuery }, /which layers_to_transform .* leaves out/],
+    [{ ...inLayers([0], 'layers'), tensors: ofQuery }, /which layers_to_transform .* leaves out/],
+    [{ ...inLayers([0, 1]), tensors: ofQuery }, /target_modules.*'query'.*no adapter of .*layer\.1/],
+    [{ ...peft(['key']), tensors: ofQuery }, /query\.lora_A\.weight, which target_modules .* leaves out/],
+    [{ settings: { exclude_modules: ['query'] } }, /query\.lora_A\.weight, which exclude_modules .* leaves out/],
+    [{ settings: { exclude_modules: '.*query' } }, /exclude_modules/],
+    ...['x', -1, 1.5, true, { a: 1 }, [null], [1e300], ['0']].map(
+      (layers) => [{ ...inLayers(layers), tensors: ofQuery }, /adapter_config\.json: layers_to_transform/] as const,
+    ),
+    [{ ...inLayers([0], '(a+)+$'), tensors: ofQuery }, /layers_pattern.*a part of a name/],
   ] as const) {
     await t.rejects(merge(change), { code: 'MODEL_FORMAT', message }, String(message))
     t.notOk(existsSync(join(root, 'of-changed')))
@@ -128,6 +148,19 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
   // PEFT names layers by their last part, some that a model lacks, or by a pattern; a part of the layers may be chosen.
   for (const target_modules of [['query', 'score'], '.*query', 'all-linear', null]) {
     t.match(await merge({ ...peft(target_modules), tensors: ofQuery }), { merged: 1 })
+  }
+  for (const layers of [
+    inLayers([0]),
+    inLayers(0),
+    inLayers([0, 0]),
+    inLayers([]),
+    inLayers(null),
+    inLayers([0, 99]),
+    inLayers([0], 'layer'),
+    inLayers([0], ['layers', 'layer']),
+    inLayers([0], ''),
+  ]) {
+    t.match(await merge({ ...layers, tensors: ofQuery }), { merged: 1 }, JSON.stringify(layers.settings))
   }
   t.match(await merge({}), { merged: 12 })
 })

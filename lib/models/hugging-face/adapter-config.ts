@@ -32,9 +32,24 @@ export interface ReadAdapterConfig extends AdapterConfig {
   readonly targets: readonly string[]
   /** The same of layers that are kept whole. */
   readonly whole: readonly string[]
+  /** The same of layers that have no adapter though `targets` names them. */
+  readonly excluded: readonly string[]
+  /** Numbers of the layers that `targets` means by last parts; all of them where this is empty. */
+  readonly layers: readonly number[]
+  /** What may stand before such a number in a name; anything where this is empty. */
+  readonly beforeNumber: readonly string[]
 }
 
 const layerNames = z.array(z.string().min(1))
+const layerNumber = z.int().nonnegative()
+// PEFT reads a pattern; a plain part of a name is one that cannot take forever.
+const partOfName = z.string().regex(/^\w*$/, 'expected a part of a name')
+/** One, several or none, as a list. */
+const several = <T extends z.ZodType>(one: T) =>
+  z
+    .union([one, z.array(one)])
+    .nullish()
+    .transform((value) => (value === null || value === undefined ? [] : Array.isArray(value) ? value : [value]))
 
 const schema = z.looseObject({
   peft_type: z.literal('LORA'),
@@ -43,6 +58,9 @@ const schema = z.looseObject({
   lora_alpha: z.number().positive(),
   target_modules: z.union([z.string(), layerNames]).nullish(),
   modules_to_save: layerNames.nullish(),
+  exclude_modules: layerNames.nullish(),
+  layers_to_transform: several(layerNumber),
+  layers_pattern: several(partOfName),
 })
 
 /** Settings under which PEFT computes something else than W + alpha / r B A, or keeps it in other tensors. */
@@ -94,7 +112,16 @@ export async function readAdapterConfig(folder: string): Promise<ReadAdapterConf
       `${path}: lora_alpha / r: expected a number that float32 holds, got ${alpha} / ${rank}`,
     )
   }
-  return { base, rank, alpha, targets: Array.isArray(targets) ? targets : [], whole: parsed.data.modules_to_save ?? [] }
+  return {
+    base,
+    rank,
+    alpha,
+    targets: Array.isArray(targets) ? targets : [],
+    whole: parsed.data.modules_to_save ?? [],
+    excluded: parsed.data.exclude_modules ?? [],
+    layers: parsed.data.layers_to_transform,
+    beforeNumber: parsed.data.layers_pattern.filter((part) => part !== ''),
+  }
 }
 
 const taskTypes: readonly (readonly [RegExp, string])[] = [

@@ -1,6 +1,6 @@
 import { DpMoeError } from '../../errors.js'
 import type { SafetensorsFile } from '../safetensors.js'
-import { baseFingerprintKey, type ReadAdapterConfig } from './adapter-config.js'
+import { adapterPrefix, baseFingerprintKey, type ReadAdapterConfig } from './adapter-config.js'
 import type { TensorMap } from './tensor-map.js'
 
 /** The layer of a tensor: its name without what it is there. */
@@ -15,16 +15,18 @@ export interface TensorChange {
 }
 
 /**
- * Refuses adapters of which some are missing. dp-moe (which writes the base's fingerprint) names every layer that it changed, and all of
- * these must be there. PEFT may name kinds of layers that a model lacks or that were adapted in part: of each kind that the model has,
- * something must be there.
+ * Refuses adapters of which some are missing, or are there though adapter_config.json says that there are none (PEFT would pass over
+ * them). dp-moe (which writes the base's fingerprint) names every layer that it changed, and all of these must be there. PEFT may name
+ * kinds of layers that a model lacks or that were adapted in part: of each kind that the model has (in each layer of
+ * layers_to_transform, where that is given), something must be there.
  */
 export function requireComplete(
   file: SafetensorsFile,
   map: TensorMap,
-  { targets, whole }: ReadAdapterConfig,
+  config: ReadAdapterConfig,
   changes: ReadonlyMap<string, TensorChange>,
 ): void {
+  const { targets, whole } = config
   const isOurs = file.metadata[baseFingerprintKey] !== undefined
   const damaged = (what: string) =>
     new DpMoeError('MODEL_FORMAT', `${file.path} ${what}. Restore it from where the adapters came from`)
@@ -47,11 +49,50 @@ export function requireComplete(
       throw damaged(`is of another model: ${setting} of adapter_config.json has '${name}', and there is no such layer`)
     }
   }
+  const settingAgainst = settingsAgainst(config)
+  for (const { a } of changes.values()) {
+    const setting = a === undefined ? undefined : settingAgainst(moduleOf(a))
+    if (setting !== undefined) throw damaged(`holds ${a}, which ${setting} of adapter_config.json leaves out`)
+  }
   for (const name of targets) {
     const weights = tensorsOf(layers, name).filter((tensor) => tensor.endsWith('.weight'))
-    check('target_modules', name, weights, isAdapted)
+    const named = weights.filter((tensor) => settingAgainst(layerOf(tensor)) === undefined)
+    const numbers = new Set(layers.has(name) ? [] : config.layers)
+    if (numbers.size === 0) check('target_modules', name, named, isAdapted)
+    for (const number of numbers) {
+      const ofLayer = named.filter((tensor) => layerNumber(layerOf(tensor), config) === number)
+      check('target_modules', name, ofLayer, isAdapted)
+    }
   }
   for (const name of whole) check('modules_to_save', name, tensorsOf(layers, name), isWhole)
+}
+
+/** A layer as the adapters' file names it. */
+const moduleOf = (tensor: string) => tensor.replace(adapterPrefix, '').replace(/\.lora_[AB]\.weight$/, '')
+
+/** The setting by which PEFT gives a layer no adapter, if any. */
+function settingsAgainst(config: ReadAdapterConfig): (layer: string) => string | undefined {
+  const [targets, excluded, layers] = [new Set(config.targets), new Set(config.excluded), new Set(config.layers)]
+  return (layer) => {
+    const parts = layer.split('.')
+    const isNamed = (names: ReadonlySet<string>) => parts.some((_, from) => names.has(parts.slice(from).join('.')))
+    if (isNamed(excluded)) return 'exclude_modules'
+    // A pattern, which is not read.
+    if (targets.size === 0) return undefined
+    if (!isNamed(targets)) return 'target_modules'
+    if (layers.size === 0 || targets.has(layer)) return undefined
+    return layers.has(layerNumber(layer, config) ?? -1) ? undefined : 'layers_to_transform'
+  }
+}
+
+/** The number of a layer in the name of one of its parts, where PEFT looks for it: the last one, or the one after a stated part. */
+function layerNumber(layer: string, { beforeNumber }: ReadAdapterConfig): number | undefined {
+  const parts = layer.split('.')
+  const isBefore = (part: string | undefined) => beforeNumber.length === 0 || beforeNumber.includes(part ?? '')
+  const at = parts.findLastIndex(
+    (part, i) => i > 1 && i < parts.length - 1 && /^\d+$/.test(part) && isBefore(parts[i - 1]),
+  )
+  return at < 0 ? undefined : Number(parts[at])
 }
 
 /** The tensors of the layers that a name in adapter_config.json means: their whole name, or the last parts of it. */
