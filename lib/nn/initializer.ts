@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
 import { Parameter } from '../autograd/parameter.js'
 import type { Device } from '../engine/device.js'
+import type { Tensor } from '../engine/tensor.js'
 
 /** Makes first weights: public values, a pure function of a seed and the order of creation. */
 export class Initializer {
   #stream = 0
+  readonly #made: Tensor[] = []
   readonly #key: Int32Array
 
   constructor(
@@ -17,28 +19,39 @@ export class Initializer {
 
   /** Independent normals with the given standard deviation. */
   normal(shape: readonly number[], deviation: number): Parameter {
-    const tensor = this.device.keep(this.device.empty(shape))
+    const parameter = this.made(this.device.empty(shape))
+    const { tensor } = parameter
     const key = this.device.tensor(this.#key, [8], 'int32')
     this.device.run('gaussian', { key, y: tensor, first: 0, size: tensor.size, step: 0, stream: this.#stream++ })
     this.device.run('add', { a: tensor, y: tensor, size: tensor.size, alpha: deviation, beta: 0 })
     key[Symbol.dispose]()
-    return new Parameter(tensor)
+    return parameter
   }
 
   constant(shape: readonly number[], value: number): Parameter {
     const size = shape.reduce((product, extent) => product * extent, 1)
-    return new Parameter(this.device.keep(this.device.tensor(new Float32Array(size).fill(value), shape)))
+    return this.made(this.device.tensor(new Float32Array(size).fill(value), shape))
   }
 
   zeros(shape: readonly number[]): Parameter {
-    return new Parameter(this.device.keep(this.device.zeros(shape)))
+    return this.made(this.device.zeros(shape))
+  }
+
+  /** Frees all that was made: of a model that could not be made whole. */
+  discard(): void {
+    for (const tensor of this.#made.splice(0)) tensor[Symbol.dispose]()
+  }
+
+  protected made(tensor: Tensor): Parameter {
+    this.#made.push(this.device.keep(tensor))
+    return new Parameter(tensor)
   }
 }
 
 /** Leaves weights undefined: for a model that is filled from a checkpoint next. */
 export class UnfilledWeights extends Initializer {
   override normal(shape: readonly number[]): Parameter {
-    return new Parameter(this.device.keep(this.device.empty(shape)))
+    return this.made(this.device.empty(shape))
   }
 
   override constant(shape: readonly number[]): Parameter {

@@ -200,7 +200,10 @@ t.test('what is refused, and nothing is left', async (t) => {
     [{ tensors: renamed }, /quarry\.lora_A\.weight has no place in the model/],
   ] as const) {
     const folder = await changedAdapters(adapters, join(root, `refused-${copies++}`), change)
-    await t.rejects(mergeModel(device, folder, join(root, 'deep', 'out')), { message }, String(message))
+    using own = Device.open('cpu', { threads: 1 })
+    await t.rejects(mergeModel(own, folder, join(root, 'deep', 'out')), { message }, String(message))
+    await t.rejects(openAdapted(own, folder), { message }, String(message))
+    t.equal(own.memory().live, 0, 'nothing is left on the device')
   }
   await t.rejects(openModel(device, adapters), { code: 'MODEL_FORMAT', message: /no whole model.*dp-moe merge/ })
   await t.rejects(mergeModel(device, adapters, join(root, 'sparse')), { code: 'FILE_EXISTS' })

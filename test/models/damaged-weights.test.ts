@@ -142,3 +142,17 @@ t.test('upcycling keeps the settings that are not read', async (t) => {
   t.same([model_type, num_experts, num_experts_per_tok, moe_layers], ['bert_moe', 2, 1, [1]])
   t.same([architectures, dtype ?? torch_dtype], [['BertMoeForSequenceClassification'], 'float32'])
 })
+
+t.test('a model that cannot be made or filled leaves nothing on the device', async (t) => {
+  const bert = fixture('bert')
+  const weights = readFileSync(join(bert, 'model.safetensors')).byteLength
+  for (const share of [0.01, 0.3, 0.6, 0.95]) {
+    using small = Device.open('cpu', { threads: 1, memoryLimit: Math.floor(share * weights) })
+    await t.rejects(openModel(small, bert), { code: 'OUT_OF_MEMORY' }, `${share} of the weights`)
+    t.equal(small.memory().live, 0)
+  }
+  const damaged = await changed(bert, (_, values) => values.fill(Number.NaN))
+  using other = Device.open('cpu', { threads: 1 })
+  await t.rejects(openModel(other, damaged), { code: 'MODEL_FORMAT' })
+  t.equal(other.memory().live, 0)
+})

@@ -71,11 +71,12 @@ export async function loadModel<M extends HuggingFaceModel>(
 ): Promise<{ model: M; missing: string[] }> {
   const config = await readJsonObject(join(folder, configFile))
   await using checkpoint = await Checkpoint.open(folder)
-  const model = inFolder(folder, () => make(config, new UnfilledWeights(device), new Initializer(device, seed)))
+  const parts = [new UnfilledWeights(device), new Initializer(device, seed)] as const
   try {
+    const model = inFolder(folder, () => make(config, ...parts))
     return { model, missing: await loadWeights(model.tensorMap(), checkpoint, () => labelsOrTwo(config).length) }
   } catch (error) {
-    model[Symbol.dispose]()
+    for (const part of parts) part.discard()
     throw error
   }
 }

@@ -107,16 +107,13 @@ async function addProduct(
   { parameter, shape, offset }: TensorPlace,
   { rank, alpha }: ReadAdapterConfig,
 ): Promise<void> {
-  const adapter = new LowRankAdapter(new UnfilledWeights(parameter.device), shape, { rank, alpha })
+  using adapter = new LowRankAdapter(new UnfilledWeights(parameter.device), shape, { rank, alpha })
   adapter.a.tensor.write(await file.readWeights(a))
   adapter.b.tensor.write(await file.readWeights(b))
   const size = shape.reduce((product, extent) => product * extent, 1)
-  const matrix = parameter.tensor.slice(offset, size)
+  using matrix = parameter.tensor.slice(offset, size)
   adapter.mergeInto(new Parameter(matrix))
-  const sum = matrix.data()
-  matrix[Symbol.dispose]()
-  adapter[Symbol.dispose]()
-  if (((await sum) as Float32Array).every(Number.isFinite)) return
+  if (((await matrix.data()) as Float32Array).every(Number.isFinite)) return
   const what = `${a}, with its other half and lora_alpha ${alpha}, makes weights that are not finite`
   throw damaged(file, `${what}. Take other adapters`)
 }
