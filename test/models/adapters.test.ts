@@ -177,9 +177,9 @@ t.test('what is refused, and nothing is left', async (t) => {
     new Map([...all, [aQuery, { ...all.get(aQuery)!, shape: [12, 2] } as TensorSource]])
   const renamed = (all: Map<string, TensorSource>) =>
     new Map([...all].map(([name, source]) => [name.replace('.self.query.', '.self.quarry.'), source]))
-  const large = (all: Map<string, TensorSource>) => {
+  const filled = (value: number) => (all: Map<string, TensorSource>) => {
     const name = aQuery.replace('lora_A', 'lora_B')
-    return new Map([...all, [name, { ...all.get(name)!, data: async () => new Float32Array(24).fill(3e38) }]])
+    return new Map([...all, [name, { ...all.get(name)!, data: async () => new Float32Array(24).fill(value) }]])
   }
   let copies = 0
   for (const [change, message] of [
@@ -190,7 +190,8 @@ t.test('what is refused, and nothing is left', async (t) => {
     [{ settings: { bias: 'all' } }, /bias: "all" is not offered/],
     [{ settings: { lora_alpha: 1e308 } }, /lora_alpha \/ r: expected a number that float32 holds, got 1e\+308 \/ 2/],
     [{ settings: { lora_alpha: 1e-308 } }, /lora_alpha \/ r: expected a number that float32 holds/],
-    [{ tensors: large }, /lora_A\.weight.* makes weights that are not finite/],
+    [{ tensors: filled(Number.NaN) }, /query\.lora_B\.weight: 24 of 24 values are not finite/],
+    [{ tensors: filled(3e38) }, /lora_A\.weight.* makes weights that are not finite/],
     [{ settings: { r: 3 } }, /expected base_model.*lora_A\.weight \[3, 12\], got \[2, 12\]/],
     [{ settings: { base_model_name_or_path: join(root, 'nowhere') } }, /holds adapters of .*nowhere.*--base/],
     [{ settings: { base_model_name_or_path: sparse } }, /sparse is not the model that the adapters/],
