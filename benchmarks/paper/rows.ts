@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { adapters, common, nonPrivateSettings, privateSettings } from '../../examples/sst2/settings.js'
 import type { TrainOptions } from '../../lib/index.js'
 
@@ -14,6 +15,17 @@ export interface PaperRow {
   readonly options: Partial<TrainOptions>
   /** Settings of the pretrained model. */
   readonly model?: Readonly<Record<string, string | number | boolean>>
+}
+
+/** What a row trains with: the options of training and those of the pretrained model, together. */
+export function settingsOf({ options, model }: PaperRow): PaperRow['options'] {
+  return { ...options, ...(model && { model }) }
+}
+
+/** Refuses what was trained with other settings than those of its row. `what`: where they are written. */
+export function requireSettings(what: string, settings: PaperRow['options'], row: PaperRow): void {
+  if (isDeepStrictEqual(settings, settingsOf(row))) return
+  throw new Error(`${what} is of '${row.name}' with other settings than those of rows.ts: take it out, and its run`)
 }
 
 const three = [1, 2, 3]

@@ -1,13 +1,12 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { isDeepStrictEqual } from 'node:util'
 import { modelSettings, upcycling } from '../../examples/sst2/settings.js'
 import { autograd, Device, data, evaluate, models, nn, readCertificate, train } from '../../lib/index.js'
 import { matrixSpeed } from '../matrix-speed.js'
 import { type Cost, costOf } from './cost.js'
 import { readSentences } from './held-out.js'
-import { type PaperRow, paperRows } from './rows.js'
+import { type PaperRow, paperRows, requireSettings, settingsOf } from './rows.js'
 import { StepClock } from './step-clock.js'
 
 /**
@@ -48,10 +47,8 @@ for (const row of paperRows) {
   for (const seed of row.seeds) {
     const known = resultsSoFar().find((result) => result.row === row.name && result.seed === seed)
     if (known) {
-      if (isDeepStrictEqual(known.options, settingsOf(row))) continue
-      throw new Error(
-        `${results} has a result of '${row.name}' with other settings than rows.ts: take it out, and its run`,
-      )
+      requireSettings(results, known.options, row)
+      continue
     }
     const result = await measure(row, seed)
     writeFileSync(results, `${JSON.stringify([...resultsSoFar(), result], null, 1)}\n`)
@@ -61,11 +58,6 @@ for (const row of paperRows) {
 
 function resultsSoFar(): PaperResult[] {
   return existsSync(results) ? (JSON.parse(readFileSync(results, 'utf8')) as PaperResult[]) : []
-}
-
-/** Of training and of the pretrained model, together. */
-function settingsOf({ options, model }: PaperRow): PaperResult['options'] {
-  return { ...options, ...(model && { model }) }
 }
 
 /** MiniLM with 8 experts, one a token, in every second layer. */
@@ -92,6 +84,9 @@ async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
   const release = join(output, 'release')
   const file = trainingFile(row.share)
   const resume = existsSync(join(output, 'private'))
+  const settings = `${output}.settings.json`
+  if (resume) requireSettings(settings, JSON.parse(readFileSync(settings, 'utf8')), row)
+  else writeFileSync(settings, JSON.stringify(settingsOf(row)))
   const clock = new StepClock(`${output}.times.json`, resume)
   // What was stopped after its release is measured now.
   if (!existsSync(release)) {

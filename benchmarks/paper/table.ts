@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { paperRows } from './rows.js'
+import { paperRows, requireSettings } from './rows.js'
 import type { PaperResult } from './run.js'
 
 /**
@@ -15,9 +15,11 @@ const measured = JSON.parse(readFileSync(file('benchmarks/results/paper.json'), 
 const percent = (value: number) => (100 * value).toFixed(1)
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 
-const lines = paperRows.map(({ name, seeds, share }) => {
+const lines = paperRows.map((row) => {
+  const { name, seeds, share } = row
   const title = name.replace('quarter', `${share} of the data`)
-  const results = measured.filter(({ row }) => row === name)
+  const results = measured.filter((result) => result.row === name)
+  for (const { options } of results) requireSettings('benchmarks/results/paper.json', options, row)
   const [first] = results
   if (!first) return `| ${title} | not measured | | | | | | | | | | |`
   const accuracies = results.map(({ accuracy }) => accuracy)

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { modelSettings } from '../../examples/sst2/settings.js'
+import { adapters, modelSettings } from '../../examples/sst2/settings.js'
 import { Device, data, models, nn, optim, PrivacyEngine } from '../../lib/index.js'
 import { pretrainedHead } from '../../lib/models/pretrained-text-classifier.js'
 import { microBatches } from '../../lib/train/batches.js'
@@ -18,16 +18,16 @@ import { holdOut, readSentences, type Sentence } from './held-out.js'
  * and four times the accuracy on 2,000 sentences that were held out, with all their phrases.
  */
 const defaults = {
-  trainable: 'lora',
-  targets: 'attention',
+  trainable: adapters.trainable as string,
+  targets: adapters.loraTargets.join(),
   layers: '',
-  rank: 8,
-  alpha: 8,
-  learningRate: 6e-3,
+  rank: adapters.loraRank as number,
+  alpha: adapters.loraAlpha as number,
+  learningRate: adapters.learningRate as number,
   headRate: 1,
   weightDecay: 0,
   clipping: 'flat',
-  maxGradNorm: 1,
+  maxGradNorm: adapters.maxGradNorm as number,
   noiseMultiplier: 0.68,
   noiseOfBatch: 2048,
   batch: 256,
