@@ -1,7 +1,6 @@
 import { join } from 'node:path'
-import { progressView } from '../../lib/cli/progress.js'
 import { replaceFile } from '../../lib/files.js'
-import { type TrainOptions, type TrainResult, train } from '../../lib/index.js'
+import { runDemo, trainWithView } from '../run-demo.js'
 import { prepareMails } from './prepare.js'
 
 /**
@@ -9,31 +8,42 @@ import { prepareMails } from './prepare.js'
  * accuracies may be shown.
  */
 const folder = join('runs', 'demo')
-const started = performance.now()
+await runDemo(async (signal) => {
+  const started = performance.now()
 
-const mails = await prepareMails(join(folder, 'data'))
-console.error(`${mails.training} mails to train on, ${mails.validation} to validate with\n`)
+  const mails = await prepareMails(join(folder, 'data'))
+  console.error(`${mails.training} mails to train on, ${mails.validation} to validate with\n`)
 
-const data = { train: mails.trainingFile, validation: mails.validationFile, labels: ['ham', 'spam'], overwrite: true }
-const withPrivacy = await run('private', {
-  ...data,
-  output: join(folder, 'private-run'),
-  targetEpsilon: 3,
-  targetDelta: 1e-5,
-})
-const without = await run('non-private', { ...data, output: join(folder, 'non-private-run'), nonPrivate: true })
+  const data = {
+    train: mails.trainingFile,
+    validation: mails.validationFile,
+    labels: ['ham', 'spam'],
+    overwrite: true,
+    signal,
+  }
+  const withPrivacy = await trainWithView('private', {
+    ...data,
+    output: join(folder, 'private-run'),
+    targetEpsilon: 3,
+    targetDelta: 1e-5,
+  })
+  const without = await trainWithView('non-private', {
+    ...data,
+    output: join(folder, 'non-private-run'),
+    nonPrivate: true,
+  })
 
-const summary = {
-  private: { accuracy: withPrivacy.validation!.accuracy, epsilon: withPrivacy.epsilon, delta: withPrivacy.delta },
-  nonPrivate: { accuracy: without.validation!.accuracy },
-  majority: mails.majority,
-  examples: mails.training,
-  seconds: (performance.now() - started) / 1000,
-}
-await replaceFile(join(folder, 'summary.json'), `${JSON.stringify(summary)}\n`)
+  const summary = {
+    private: { accuracy: withPrivacy.validation!.accuracy, epsilon: withPrivacy.epsilon, delta: withPrivacy.delta },
+    nonPrivate: { accuracy: without.validation!.accuracy },
+    majority: mails.majority,
+    examples: mails.training,
+    seconds: (performance.now() - started) / 1000,
+  }
+  await replaceFile(join(folder, 'summary.json'), `${JSON.stringify(summary)}\n`)
 
-const percent = (value: number) => `${(100 * value).toFixed(1)} %`
-console.log(`
+  const percent = (value: number) => `${(100 * value).toFixed(1)} %`
+  console.log(`
                  accuracy   epsilon   seconds
 private          ${percent(summary.private.accuracy)}     ${withPrivacy.epsilon!.toFixed(2)}      ${withPrivacy.seconds.toFixed(0)}
 without privacy  ${percent(summary.nonPrivate.accuracy)}     -         ${without.seconds.toFixed(0)}
@@ -41,16 +51,4 @@ majority class   ${percent(summary.majority)}
 
 ${summary.examples} mails, delta ${summary.private.delta}, ${summary.seconds.toFixed(0)} seconds in all
 model and certificate: ${join(folder, 'private-run', 'release')}`)
-
-async function run(title: string, options: TrainOptions): Promise<TrainResult> {
-  const view = progressView({ bar: process.stderr.isTTY, title })
-  try {
-    return await train({
-      ...options,
-      onProgress: (progress) => view.update(progress),
-      onMessage: (message) => view.message(message),
-    })
-  } finally {
-    view.stop()
-  }
-}
+}, 'Stopping after this step; interrupt again to stop at once.')

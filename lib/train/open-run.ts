@@ -7,6 +7,7 @@ import { version } from '../version.js'
 import { CheckpointStore } from './checkpoint.js'
 import { type ConfiguredParts, configuration } from './configuration.js'
 import { MetricsLog } from './metrics.js'
+import type { TrainMessage } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
 import { RunFolder } from './run-folder.js'
 import { keyFingerprint, loadCheckpoint, type RunState } from './run-state.js'
@@ -27,7 +28,7 @@ export interface OpenRun {
 export interface OpenRunParts extends ConfiguredParts {
   readonly optimizer: Optimizer
   readonly key: RunKey
-  readonly warn: (text: string) => void
+  readonly say: (level: TrainMessage['level']) => (text: string) => void
 }
 
 /** Makes a new run folder, or opens one to resume: the same configuration, data and key are asked for. */
@@ -49,7 +50,7 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
     if (resume) await folder.removeTemporaries()
     const store = new CheckpointStore(folder.checkpointsFolder)
     const state: RunState = { device, model, optimizer, key, secret, configurationFingerprint, ledger, store }
-    const firstStep = resume ? await goOn(state, parts.warn) : 0
+    const firstStep = resume ? await goOn(state, parts.say) : 0
     const metrics = await MetricsLog.open(folder.metricsFile, firstStep)
     const close = async () => {
       try {
@@ -71,9 +72,14 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
 }
 
 /** Puts the last checkpoint back and returns the step to make next. */
-async function goOn(state: RunState, warn: (text: string) => void): Promise<number> {
+async function goOn(state: RunState, say: OpenRunParts['say']): Promise<number> {
   const { ledger, key } = state
-  const checkpointStep = await loadCheckpoint(state, warn)
+  const checkpointStep = await loadCheckpoint(state, say('warning'))
+  const from =
+    checkpointStep === 0 ? 'the first weights: there is no checkpoint' : `the checkpoint of step ${checkpointStep}`
+  const lost = ledger && key.source === 'os' ? ledger.steps - checkpointStep : 0
+  if (lost === 0) say('info')(`goes on from ${from}`)
+  else say('warning')(`goes on from ${from}; steps that were spent after it, and whose updates are lost: ${lost}`)
   if (!ledger || key.source !== 'os') return checkpointStep
   // A fresh key: steps recorded after the checkpoint stay spent, and numbering goes on behind them.
   if (!ledger.summary.ended) await ledger.beginSegment(checkpointStep, `dp-moe ${version}`)

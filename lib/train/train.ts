@@ -73,7 +73,7 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
     const learner = await encoded.open(device)
     learner.model.setActivationCheckpointing(options.activationCheckpointing ?? false)
     const parts = { options, recipe, pretrained, loaded, encoded, device, learner, started }
-    return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say('warning'))
+    return plan ? await trainPrivately(parts, plan, say) : await trainPlainly(parts, say)
   } finally {
     device.close()
   }
@@ -98,7 +98,7 @@ async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promis
   const optimizer = makeOptimizer(learner.model, recipe, plan.steps)
   const telemetry = new Telemetry(device)
   const common = { ...parts, model: learner.model, optimizer }
-  const run = await openRun({ ...common, key, plan, warn: say('warning') })
+  const run = await openRun({ ...common, key, plan, say })
   try {
     const privateRun = new PrivateRun({
       ...parts,
@@ -147,7 +147,7 @@ function describeLoadNoise({ ofRelease, ofEstimate, smoothing }: LoadNoise, say:
   else say('warning')(`${text}: too noisy to balance by. Take larger batches, or the balance loss per example`)
 }
 
-async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise<TrainResult> {
+async function trainPlainly(parts: Parts, say: Say): Promise<TrainResult> {
   const { options, recipe, encoded, device, learner } = parts
   const { training } = encoded
   const key = seedKey(options.seed ?? 0)
@@ -156,7 +156,7 @@ async function trainPlainly(parts: Parts, warn: (text: string) => void): Promise
   const optimizer = makeOptimizer(learner.model, recipe, steps)
   const telemetry = new Telemetry(device)
   const common = { ...parts, model: learner.model, optimizer }
-  const run = await openRun({ ...common, key, plan: undefined, warn })
+  const run = await openRun({ ...common, key, plan: undefined, say })
   try {
     const maker = plainSteps({ device, learner, maxRows: maxRows(options, recipe) }, optimizer, sampler, key)
     await trainingLoop({ ...parts, run, steps, maker, telemetry, epsilonAt: undefined })

@@ -15,7 +15,7 @@ import { createAccountant, dpSgd } from '../../lib/accounting/index.js'
 import { addon } from '../../lib/engine/addon.js'
 import { readLedger } from '../../lib/privacy/ledger.js'
 import { formatEntry } from '../../lib/privacy/ledger-format.js'
-import type { TrainOptions } from '../../lib/train/options.js'
+import type { TrainMessage, TrainOptions } from '../../lib/train/options.js'
 import { train } from '../../lib/train/train.js'
 import { writeMails } from '../cli/support/mails.js'
 import { lastCheckpoint, ledgerOf, lostSteps, releasedWeights, tinyRun } from './support/runs.js'
@@ -76,7 +76,9 @@ t.test('stopped between steps: nothing is lost, whatever the key', async (t) => 
   await t.rejects(resume({ ...options, labels: ['ham', 'spam'] }), { message: /The configuration differs/ })
   await t.rejects(resume({ ...options, seed: 1 }), { message: /The key differs/ })
   await t.rejects(resume({ ...options, train: edited }), { message: /The training data differs/ })
-  await resume(options)
+  const messages: TrainMessage[] = []
+  await resume({ ...options, onMessage: (message) => messages.push(message) })
+  t.match(messages.at(-1), { level: 'info', text: 'goes on from the checkpoint of step 6' })
   t.same(await lastCheckpoint(options.output), { nextStep: STEPS, updates: STEPS })
   t.equal(lostSteps(await readLedger(ledgerOf(options.output))), 0)
 })
@@ -152,7 +154,9 @@ t.test('stopped after its last step, before its release', async (t) => {
       onMessage: ({ level, text }) => level === 'warning' && warnings.push(text),
     })
     const passedOver = /Passed over the checkpoint .*step-0000000012/
-    t.match(warnings, name === 'seed' ? [/^NOT private/, passedOver] : [passedOver])
+    const lost = /^goes on from the checkpoint of step 8; steps that were spent .* lost: 4$/
+    t.match(warnings, name === 'seed' ? [/^NOT private/, passedOver] : [passedOver, lost])
+    t.equal(warnings.length, 2, 'a seeded run loses nothing')
     t.ok(readFileSync(ledgerOf(damaged.output)).equals(before), 'nothing was spent')
     const isSame = releasedWeights(damaged.output).equals(releasedWeights(done.output))
     t.equal(isSame, name === 'seed', 'a seeded run redoes what was lost, the other one releases what it has')
