@@ -7,9 +7,8 @@ export async function findModel(
   model: string,
   { revision, signal }: { revision: string | undefined; signal: AbortSignal },
 ): Promise<string> {
-  if (!isHubName(model)) {
-    if (revision !== undefined) throw usageError(`--revision is for models on the hub (owner/name), got '${model}'`)
-    return model
+  if (!isHubName(model) && revision !== undefined) {
+    throw usageError(`--revision is for models on the hub (owner/name), got '${model}'`)
   }
   return withDownloadBar((bar) => modelFolder(model, { ...(revision !== undefined && { revision }), ...bar, signal }))
 }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { DpMoeError } from '../errors.js'
 import { downloadRepository, type HubOptions } from './download.js'
 import { filesOfModel, INDEX, WEIGHTS } from './files.js'
 import { isRepositoryName } from './repository.js'
@@ -10,9 +11,18 @@ export function isHubName(model: string): boolean {
   return isRepositoryName(model) && !existsSync(model)
 }
 
-/** The folder of a model: `model` where it is one, else the downloaded `owner/name`. */
+/**
+ * The folder of a model: `model` where it is one, else the downloaded `owner/name`.
+ *
+ * @throws DpMoeError FILE_NOT_FOUND where it is neither; as `downloadModel`
+ */
 export async function modelFolder(model: string, options: HubOptions = {}): Promise<string> {
-  return isHubName(model) ? await downloadModel(model, options) : model
+  if (isHubName(model)) return await downloadModel(model, options)
+  if (existsSync(model)) return model
+  throw new DpMoeError(
+    'FILE_NOT_FOUND',
+    `There is no folder ${model}. Check the path; a model of the hub has its owner before it, such as google/switch-base-8`,
+  )
 }
 
 /**

@@ -34,6 +34,12 @@ export async function findBase(
   named: string,
   { base, ...hub }: HubOptions & { readonly base?: string } = {},
 ): Promise<string> {
+  if (base !== undefined && !isHubName(base) && !(await exists(join(base, configFile)))) {
+    throw new DpMoeError(
+      'FILE_NOT_FOUND',
+      `There is no model in ${base}: --base takes a folder, or owner/name on the hub`,
+    )
+  }
   const expected = await expectedFingerprint(folder)
   const found: string[] = []
   const places = await placesOf(folder, named, { base, expected })
@@ -52,8 +58,8 @@ export async function findBase(
   }
   throw new DpMoeError(
     'FILE_NOT_FOUND',
-    `${folder} holds adapters of ${base ?? named}, and no model is there${places.size > 1 ? ', nor beside them' : ''}. ` +
-      'Say where it is: dp-moe merge --base',
+    `${folder} holds adapters of ${named}, and no model is there${places.size > 1 ? ', nor beside them' : ''}. ` +
+      'Put it there, or say where it is and write both together: dp-moe merge --base',
   )
 }
 

@@ -164,7 +164,7 @@ t.test('what cannot be converted: one line, exit code 1, and nothing is left', a
   const before = readdirSync(folder).sort()
   const output = ['--output', file('out')]
   for (const [args, says] of [
-    [[file('nowhere'), ...output], /nowhere\/config\.json: it does not exist/],
+    [[file('nowhere'), ...output], /There is no folder .*nowhere\. Check the path/],
     [[other, ...output], /other\/config\.json: model_type: expected one of bert, .*mixtral.*, got "gpt2"/],
     [
       [tokens, ...output],

@@ -183,7 +183,7 @@ t.test('models and options that are wrong: one line', async (t) => {
     [[bert, ...prompt], /expected a language model .* got an encoder of type 'bert'/],
     [[bare, ...prompt], /bare\/tokenizer\.json: it does not exist/],
     [[unknown, ...prompt], /model_type: expected one of .*mixtral.*, got "gpt2"/],
-    [[file('nowhere'), ...prompt], /nowhere holds no model \(no config\.json/],
+    [[file('nowhere'), ...prompt], /There is no folder .*nowhere\. Check the path/],
     [[decoder, ...prompt, '--max-new-tokens', '100000'], /room for 100000 new tokens/],
     [[decoder, ...prompt, '--max-new-tokens', '0'], /an integer >= 1 for --max-new-tokens, got 0/],
     [[decoder, ...prompt, '--temperature', '-1'], /for --temperature, got -1/],

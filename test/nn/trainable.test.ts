@@ -113,6 +113,13 @@ t.test('which parameters train', async (t) => {
   for (const layers of [undefined, [0]]) {
     t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'], layers }), /no router/)
   }
+  for (const rank of [undefined, 9]) {
+    const got = rank ?? 8
+    const message = `Expected at most 4 (router of layer 1: 4 x 12; --lora-rank, default 8) for rank, got ${got}`
+    const router = tinyModel(device)
+    t.throws(() => setTrainable(router, 'lora', new Initializer(device), { targets: ['router'], rank }), { message })
+    t.equal(router.trainableParameters().length, router.parameters().length, 'nothing is frozen')
+  }
   t.same(dense.trainableParameters().length, [...dense.namedParameters()].length, 'what is refused freezes nothing')
   t.throws(() => setTrainable(tinyModel(device), 'head', new Initializer(device)), { code: 'INVALID_ARGUMENT' })
   for (const rank of [0, 1.5, 13]) {

@@ -35,7 +35,7 @@ export const mergeCommand = defineCommand({
   },
   examples: [
     'dp-moe merge runs/reviews --output reviews-model',
-    'dp-moe merge adapters --base bert-base-uncased --output reviews-model',
+    'dp-moe merge adapters --base google-bert/bert-base-uncased --output reviews-model',
   ],
   async run({ json, debug: _, output, dtype, ...options }, [path]) {
     if (output === undefined) throw usageError('--output is needed. See dp-moe merge --help')
