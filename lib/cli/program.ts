@@ -15,8 +15,8 @@ import { warn } from './output.js'
 
 /** Runs a command line (without `node` and the script) and returns the exit code of the process. Never throws. */
 export async function runCommandLine(args: readonly string[]): Promise<number> {
+  const program = makeProgram()
   try {
-    const program = makeProgram()
     if (args.length === 0) {
       const names = program.commands.map((command) => command.name())
       throw usageError(`expected a command (${names.join(', ')}). See dp-moe --help`)
@@ -25,7 +25,7 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
     return 0
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0
-    const failure = error instanceof CommanderError ? flagError(error, args) : error
+    const failure = error instanceof CommanderError ? flagError(error, args, program) : error
     warn(failureLine(failure, args.includes('--debug')))
     return exitCodeOf(failure)
   }
@@ -53,10 +53,18 @@ function makeProgram(): Command {
 }
 
 /** What commander says about flags, with where to look them up. */
-function flagError(error: CommanderError, args: readonly string[]): Error {
-  const message = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
+function flagError(error: CommanderError, args: readonly string[], program: Command): Error {
   const command = args.find((argument) => !argument.startsWith('-'))
+  const flags = program.commands.find((one) => one.name() === command)?.options.map(({ long }) => long ?? '') ?? []
+  const message = withLongerFlag(error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), flags)
   const help = command === undefined || error.code === 'commander.unknownCommand' ? '' : ` ${command}`
   const remedy = message.endsWith(')') ? '.' : message.endsWith('.') ? '' : '.'
   return usageError(`${message}${remedy} See dp-moe${help} --help`)
+}
+
+/** Who writes the end of a flag (--epsilon) means it, whatever is spelled alike (--version). */
+function withLongerFlag(message: string, flags: readonly string[]): string {
+  const given = /^unknown option '--(.+?)'/.exec(message)
+  const [meant, ...others] = given ? flags.filter((flag) => flag.endsWith(`-${given[1]}`)) : []
+  return meant === undefined || others.length > 0 ? message : `${given![0]} (Did you mean ${meant}?)`
 }

@@ -6,6 +6,7 @@ import { Ledger } from '../privacy/ledger.js'
 import { version } from '../version.js'
 import { CheckpointStore } from './checkpoint.js'
 import { type ConfiguredParts, configuration } from './configuration.js'
+import { differences } from './differences.js'
 import { MetricsLog } from './metrics.js'
 import type { TrainMessage } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
@@ -46,6 +47,8 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
   let ledger: Ledger | undefined
   try {
     if (resume) await requireResumable(folder, plan !== undefined)
+    if (resume) await requireSameConfiguration(parts, folder, configured)
+    else await folder.writeConfiguration(configured)
     ledger = plan && (await openLedger(parts, folder, plan, configurationFingerprint, dataFingerprint))
     if (resume) await folder.removeTemporaries()
     const store = new CheckpointStore(folder.checkpointsFolder)
@@ -101,17 +104,33 @@ async function requireResumable(folder: RunFolder, isPrivate: boolean): Promise<
   if (!isPrivate && (await folder.hasRelease())) throw complete(folder)
 }
 
+/** The fingerprints in ledger and checkpoints are what decides; this says which of the settings it is. */
+async function requireSameConfiguration(parts: OpenRunParts, folder: RunFolder, configured: unknown): Promise<void> {
+  const noted = await folder.readConfiguration()
+  if (noted === undefined || (await folder.hasRelease())) return
+  const found = differences(noted, configured)
+  if (found !== '') throw differing(parts, 'configuration', ` (${found})`)
+}
+
+function differing({ options, key }: OpenRunParts, what: string, found = ''): DpMoeError {
+  return refusal(
+    `The ${what} differs from that of the run in ${options.output}${found}; resume with the same options and files` +
+      `${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
+  )
+}
+
 const refusal = (message: string) => new DpMoeError('INVALID_ARGUMENT', message)
 
 const complete = ({ path }: RunFolder) => refusal(`The run in ${path} is complete; there is nothing to resume`)
 
 async function openLedger(
-  { options, key }: OpenRunParts,
+  parts: OpenRunParts,
   folder: RunFolder,
   plan: PrivatePlan,
   configurationFingerprint: string,
   dataFingerprint: string,
 ): Promise<Ledger> {
+  const { options, key } = parts
   const keyMark = keyFingerprint({ key, secret: folder.secret })
   if (!options.resume) {
     return Ledger.create(folder.ledgerFile, {
@@ -139,10 +158,5 @@ async function openLedger(
   const isComplete = ended && (await folder.hasRelease())
   if (!isComplete && !differs) return ledger
   await ledger.close()
-  throw isComplete
-    ? complete(folder)
-    : refusal(
-        `The ${differs} differs from that of the run in ${options.output}; resume with the same options and files` +
-          `${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
-      )
+  throw isComplete ? complete(folder) : differing(parts, differs!)
 }

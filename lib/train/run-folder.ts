@@ -19,7 +19,9 @@ const SECRET_BYTES = 32
 
 const PRIVATE_README =
   'Nothing in this folder is covered by the privacy guarantee: losses, norms, expert loads, checkpoints and the\n' +
-  'ledger are computed from the training data without noise. Publish the release folder, never this one.\n'
+  'ledger are computed from the training data without noise. Publish the release folder, never this one.\n\n' +
+  'secret is the key of the fingerprints in ledger and checkpoints, without which nothing can be tested against them.\n' +
+  'It is not the key of the noise, which is never written.\n'
 
 /** The folder of a run: `release/` holds what the guarantee covers, `private/` everything else. */
 export class RunFolder {
@@ -110,6 +112,10 @@ export class RunFolder {
     return join(this.privateFolder, 'ledger.jsonl')
   }
 
+  get configurationFile(): string {
+    return join(this.privateFolder, 'configuration.json')
+  }
+
   get metricsFile(): string {
     return join(this.privateFolder, 'metrics.jsonl')
   }
@@ -126,6 +132,21 @@ export class RunFolder {
   /** Whether the run is private and was begun. */
   hasLedger(): Promise<boolean> {
     return isThere(this.ledgerFile)
+  }
+
+  /** Notes what the run is configured with, to tell on resume what differs. */
+  async writeConfiguration(configured: unknown): Promise<void> {
+    await replaceFile(this.configurationFile, `${JSON.stringify(configured)}\n`)
+  }
+
+  /** What was noted; undefined where it is damaged or not there. */
+  async readConfiguration(): Promise<unknown> {
+    try {
+      return JSON.parse(await readFile(this.configurationFile, 'utf8'))
+    } catch (error) {
+      if (error instanceof SyntaxError || systemErrorCode(error) !== undefined) return undefined
+      throw error
+    }
   }
 
   /** Removes a run that failed before its first step, and the folders that were made for it. Nothing was spent. */

@@ -72,8 +72,24 @@ const damageNewest = ({ output }: TrainOptions) => {
 t.test('stopped between steps: nothing is lost, whatever the key', async (t) => {
   const options = tiny('stopped')
   await stopAfter(6, options)
-  await t.rejects(resume({ ...options, learningRate: 1 }), { message: /The configuration differs/ })
-  await t.rejects(resume({ ...options, labels: ['ham', 'spam'] }), { message: /The configuration differs/ })
+  const noted = join(options.output, 'private/configuration.json')
+  for (const [change, what] of [
+    [{ learningRate: 1 }, /The configuration differs from .* \(recipe\.learningRate: [\d.]+, now 1\); resume with/],
+    [{ labels: ['ham', 'spam'] }, /\(task\.labelsStated: false, now true\)/],
+  ] as const) {
+    await t.rejects(resume({ ...options, ...change }), { code: 'INVALID_ARGUMENT', message: what })
+  }
+  const before = readFileSync(noted)
+  for (const content of ['{', '[]', 'null', '"x"', undefined]) {
+    if (content === undefined) rmSync(noted)
+    else writeFileSync(noted, content)
+    await t.rejects(
+      resume({ ...options, learningRate: 1 }),
+      { message: /The configuration differs/ },
+      content ?? 'none',
+    )
+  }
+  writeFileSync(noted, before)
   await t.rejects(resume({ ...options, seed: 1 }), { message: /The key differs/ })
   await t.rejects(resume({ ...options, train: edited }), { message: /The training data differs/ })
   const messages: TrainMessage[] = []
