@@ -1,4 +1,3 @@
-import type { Device } from '../engine/device.js'
 import type { Tensor } from '../engine/tensor.js'
 import { meanPerUnit, poolPerSequence } from './embedding.js'
 import type { UnitLayout } from './layout.js'
@@ -21,13 +20,13 @@ export class LoadEstimate extends Parameter {
   /** Weight of the newest release in the estimate; set before training from how noisy a release is. */
   smoothing = 0.1
 
+  /** `tensor`: [experts], zeros at first. */
   constructor(
-    device: Device,
-    experts: number,
+    tensor: Tensor,
     readonly expertsPerToken: number,
   ) {
-    super(device.keep(device.zeros([experts])))
-    this.experts = experts
+    super(tensor)
+    this.experts = tensor.size
   }
 
   /** Square of the L2 bound of a unit's d: with k different choices a token, ||h - k / E||^2 <= k - k^2 / E. */

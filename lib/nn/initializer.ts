@@ -6,7 +6,7 @@ import type { Tensor } from '../engine/tensor.js'
 /** Makes first weights: public values, a pure function of a seed and the order of creation. */
 export class Initializer {
   #stream = 0
-  readonly #made: Tensor[] = []
+  readonly #made: WeakRef<Tensor>[] = []
   readonly #key: Int32Array
 
   constructor(
@@ -37,13 +37,18 @@ export class Initializer {
     return this.made(this.device.zeros(shape))
   }
 
+  /** Zeros that belong to a model and that no checkpoint brings. */
+  state(shape: readonly number[]): Tensor {
+    return this.made(this.device.zeros(shape)).tensor
+  }
+
   /** Frees all that was made: of a model that could not be made whole. */
   discard(): void {
-    for (const tensor of this.#made.splice(0)) tensor[Symbol.dispose]()
+    for (const tensor of this.#made.splice(0)) tensor.deref()?.[Symbol.dispose]()
   }
 
   protected made(tensor: Tensor): Parameter {
-    this.#made.push(this.device.keep(tensor))
+    this.#made.push(new WeakRef(this.device.keep(tensor)))
     return new Parameter(tensor)
   }
 }

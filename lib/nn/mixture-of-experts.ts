@@ -106,7 +106,7 @@ export class MixtureOfExperts extends Module {
     const narrow = [numExperts, hiddenSize, intermediateSize]
     this.down = downDeviation === 0 ? init.zeros(narrow) : init.normal(narrow, downDeviation)
     this.downBias = bias ? init.zeros([numExperts, hiddenSize]) : undefined
-    this.load = config.releaseLoad ? new LoadEstimate(init.device, numExperts, expertsPerToken) : undefined
+    this.load = config.releaseLoad ? new LoadEstimate(init.state([numExperts]), expertsPerToken) : undefined
     this.#config = {
       hiddenSize,
       intermediateSize,

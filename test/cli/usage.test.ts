@@ -23,7 +23,11 @@ const WRONG_FLAGS: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['no command', [], /expected a command \(train, eval, predict, generate, convert, merge, account, build, doctor\)/],
   ['unknown command', ['trian'], /unknown command 'trian'.*train/],
   ['unknown flag', [...train, '--epoch', '3'], /unknown option '--epoch'.*--epochs.*dp-moe train --help/],
-  ['the end of a flag', [...train, '--epsilon', '3'], /unknown option '--epsilon' \(Did you mean --target-epsilon\?\)\. See/],
+  [
+    'the end of a flag',
+    [...train, '--epsilon', '3'],
+    /unknown option '--epsilon' \(Did you mean --target-epsilon\?\)\. See/,
+  ],
   ['flag without its value', ['train', '--train'], /--train <file>' argument missing/],
   ['too many operands', ['eval', 'a', 'b', '--data', 'x'], /too many arguments/],
   ['operand missing', ['eval', '--data', 'x'], /missing required argument 'dir'/],

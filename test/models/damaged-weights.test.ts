@@ -152,7 +152,18 @@ t.test('a model that cannot be made or filled leaves nothing on the device', asy
     t.equal(small.memory().live, 0)
   }
   const damaged = await changed(bert, (_, values) => values.fill(Number.NaN))
-  using other = Device.open('cpu', { threads: 1 })
-  await t.rejects(openModel(other, damaged), { code: 'MODEL_FORMAT' })
-  t.equal(other.memory().live, 0)
+  const ofExperts = await changed(fixture('bert'), () => {})
+  {
+    using model = await upcycle(device, ofExperts, { numExperts: 3 })
+    await model.savePretrained(ofExperts)
+  }
+  const damagedExperts = await changed(ofExperts, (_, values) => values.fill(Number.NaN))
+  for (const [folder, releaseLoad] of [
+    [damaged, false],
+    [damagedExperts, true],
+  ] as const) {
+    using other = Device.open('cpu', { threads: 1 })
+    await t.rejects(BertClassifier.fromPretrained(other, folder, { releaseLoad }), { code: 'MODEL_FORMAT' })
+    t.equal(other.memory().live, 0)
+  }
 })

@@ -105,6 +105,10 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
     metadata: foreign.metadata,
     settings: { ...peft(['query']).settings, layers_to_transform, layers_pattern },
   })
+  const peftWith = (settings: object) => ({
+    metadata: foreign.metadata,
+    settings: { ...peft(['query']).settings, ...settings },
+  })
   const merge = async (change: AdapterChange) => {
     const folder = await changedAdapters(adapters, join(root, 'changed'), change)
     try {
@@ -136,7 +140,6 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
     [{ ...inLayers([0, 1]), tensors: ofQuery }, /target_modules.*'query'.*no adapter of .*layer\.1/],
     [{ ...peft(['key']), tensors: ofQuery }, /query\.lora_A\.weight, which target_modules .* leaves out/],
     [{ settings: { exclude_modules: ['query'] } }, /query\.lora_A\.weight, which exclude_modules .* leaves out/],
-    [{ settings: { exclude_modules: '.*query' } }, /exclude_modules/],
     ...['x', -1, 1.5, true, { a: 1 }, [null], [1e300], ['0']].map(
       (layers) => [{ ...inLayers(layers), tensors: ofQuery }, /adapter_config\.json: layers_to_transform/] as const,
     ),
@@ -159,9 +162,20 @@ t.test('adapters of which some are missing, or there twice', async (t) => {
     inLayers([0], 'layer'),
     inLayers([0], ['layers', 'layer']),
     inLayers([0], ''),
+    inLayers([0], ['self', 'layer', 'attention']),
+    inLayers([0], 'encoder.layer'),
+    peftWith({ exclude_modules: '.*key' }),
+    peftWith({ exclude_modules: ['key'] }),
+    peftWith({
+      target_modules: ['query', 'query'],
+      layers_to_transform: Array.from({ length: 1e5 }, (_, i) => i).filter((i) => i !== 1),
+    }),
   ]) {
     t.match(await merge({ ...layers, tensors: ofQuery }), { merged: 1 }, JSON.stringify(layers.settings))
   }
+  const withHead = pick((name) => name.startsWith(query) || name.includes('classifier'))
+  const both = { ...peft(['query', 'classifier'], ['classifier']), tensors: withHead }
+  t.match(await merge(both), { merged: 1 }, 'what is kept whole has no adapter')
   t.match(await merge({}), { merged: 12 })
 })
 

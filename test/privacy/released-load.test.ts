@@ -196,7 +196,7 @@ t.test('the noise that is drawn is the noise that is stated', async (t) => {
 
 t.test('how noisy a release is, and the smoothing chosen from it', async (t) => {
   const layers = (experts: number, k: number, count: number) =>
-    Array.from({ length: count }, () => new LoadEstimate(device, experts, k))
+    Array.from({ length: count }, () => new LoadEstimate(device.zeros([experts]), k))
   for (const [experts, k, count, batch, expected] of [
     [8, 1, 6, 1024, 0.08],
     [8, 1, 6, 256, 0.31],

@@ -32,7 +32,7 @@ export interface ReadAdapterConfig extends AdapterConfig {
   readonly targets: readonly string[]
   /** The same of layers that are kept whole. */
   readonly whole: readonly string[]
-  /** The same of layers that have no adapter though `targets` names them. */
+  /** The same of layers that have no adapter though `targets` names them; none where it gives a pattern. */
   readonly excluded: readonly string[]
   /** Numbers of the layers that `targets` means by last parts; all of them where this is empty. */
   readonly layers: readonly number[]
@@ -43,7 +43,7 @@ export interface ReadAdapterConfig extends AdapterConfig {
 const layerNames = z.array(z.string().min(1))
 const layerNumber = z.int().nonnegative()
 // PEFT reads a pattern; a plain part of a name is one that cannot take forever.
-const partOfName = z.string().regex(/^\w*$/, 'expected a part of a name')
+const partOfName = z.string().regex(/^[\w.]*$/, 'expected a part of a name')
 /** One, several or none, as a list. */
 const several = <T extends z.ZodType>(one: T) =>
   z
@@ -58,7 +58,7 @@ const schema = z.looseObject({
   lora_alpha: z.number().positive(),
   target_modules: z.union([z.string(), layerNames]).nullish(),
   modules_to_save: layerNames.nullish(),
-  exclude_modules: layerNames.nullish(),
+  exclude_modules: z.union([z.string(), layerNames]).nullish(),
   layers_to_transform: several(layerNumber),
   layers_pattern: several(partOfName),
 })
@@ -105,7 +105,13 @@ export async function readAdapterConfig(folder: string): Promise<ReadAdapterConf
       `${path}: ${setting}: ${value} is not offered. Merge the adapters with the library that made them`,
     )
   }
-  const { base_model_name_or_path: base, r: rank, lora_alpha: alpha, target_modules: targets } = parsed.data
+  const {
+    base_model_name_or_path: base,
+    r: rank,
+    lora_alpha: alpha,
+    target_modules: targets,
+    exclude_modules: excluded,
+  } = parsed.data
   if (!isScale(alpha / rank)) {
     throw new DpMoeError(
       'MODEL_FORMAT',
@@ -118,7 +124,7 @@ export async function readAdapterConfig(folder: string): Promise<ReadAdapterConf
     alpha,
     targets: Array.isArray(targets) ? targets : [],
     whole: parsed.data.modules_to_save ?? [],
-    excluded: parsed.data.exclude_modules ?? [],
+    excluded: Array.isArray(excluded) ? excluded : [],
     layers: parsed.data.layers_to_transform,
     beforeNumber: parsed.data.layers_pattern.filter((part) => part !== ''),
   }

@@ -54,21 +54,26 @@ export function requireComplete(
     const setting = a === undefined ? undefined : settingAgainst(moduleOf(a))
     if (setting !== undefined) throw damaged(`holds ${a}, which ${setting} of adapter_config.json leaves out`)
   }
-  for (const name of targets) {
+  for (const name of new Set(targets)) {
     const weights = tensorsOf(layers, name).filter((tensor) => tensor.endsWith('.weight'))
-    const named = weights.filter((tensor) => settingAgainst(layerOf(tensor)) === undefined)
-    const numbers = new Set(layers.has(name) ? [] : config.layers)
-    if (numbers.size === 0) check('target_modules', name, named, isAdapted)
-    for (const number of numbers) {
-      const ofLayer = named.filter((tensor) => layerNumber(layerOf(tensor), config) === number)
-      check('target_modules', name, ofLayer, isAdapted)
+    const named = weights.filter((tensor) => settingAgainst(layerOf(tensor)) === undefined && !isWhole(tensor))
+    const byNumber = config.layers.length > 0 && !layers.has(name)
+    const kinds = new Map<number | undefined, string[]>(byNumber ? [] : [[undefined, named]])
+    for (const tensor of byNumber ? named : []) {
+      const number = layerNumber(layerOf(tensor), config)
+      kinds.set(number, [...(kinds.get(number) ?? []), tensor])
     }
+    for (const kind of kinds.values()) check('target_modules', name, kind, isAdapted)
   }
   for (const name of whole) check('modules_to_save', name, tensorsOf(layers, name), isWhole)
 }
 
 /** A layer as the adapters' file names it. */
-const moduleOf = (tensor: string) => tensor.replace(adapterPrefix, '').replace(/\.lora_[AB]\.weight$/, '')
+const moduleOf = (tensor: string) => withoutPrefix(tensor).replace(/\.lora_[AB]\.weight$/, '')
+
+/** A name in the adapters' file as the model has it. */
+export const withoutPrefix = (name: string) =>
+  name.startsWith(adapterPrefix) ? name.slice(adapterPrefix.length) : name
 
 /** The setting by which PEFT gives a layer no adapter, if any. */
 function settingsAgainst(config: ReadAdapterConfig): (layer: string) => string | undefined {
@@ -85,12 +90,24 @@ function settingsAgainst(config: ReadAdapterConfig): (layer: string) => string |
   }
 }
 
-/** The number of a layer in the name of one of its parts, where PEFT looks for it: the last one, or the one after a stated part. */
+/**
+ * The number of a layer in the name of one of its parts, where PEFT looks for it: the last one, or the last one after the first of the
+ * stated parts that has one.
+ */
 function layerNumber(layer: string, { beforeNumber }: ReadAdapterConfig): number | undefined {
   const parts = layer.split('.')
-  const isBefore = (part: string | undefined) => beforeNumber.length === 0 || beforeNumber.includes(part ?? '')
+  if (beforeNumber.length === 0) return lastNumber(parts, () => true)
+  for (const part of beforeNumber) {
+    const number = lastNumber(parts, (before) => before === part || before.endsWith(`.${part}`))
+    if (number !== undefined) return number
+  }
+  return undefined
+}
+
+/** The last number among the parts of a name that is neither its end nor too near to its beginning, after what may stand before it. */
+function lastNumber(parts: readonly string[], isAfter: (before: string) => boolean): number | undefined {
   const at = parts.findLastIndex(
-    (part, i) => i > 1 && i < parts.length - 1 && /^\d+$/.test(part) && isBefore(parts[i - 1]),
+    (part, i) => i > 1 && i < parts.length - 1 && /^\d+$/.test(part) && isAfter(parts.slice(0, i).join('.')),
   )
   return at < 0 ? undefined : Number(parts[at])
 }

@@ -4,8 +4,8 @@ import { DpMoeError } from '../../errors.js'
 import { UnfilledWeights } from '../../nn/initializer.js'
 import { LowRankAdapter } from '../../nn/low-rank-adapter.js'
 import { SafetensorsFile } from '../safetensors.js'
-import { adapterPrefix, adapterWeightsFile, type ReadAdapterConfig } from './adapter-config.js'
-import { requireComplete, type TensorChange } from './complete-adapters.js'
+import { adapterWeightsFile, type ReadAdapterConfig } from './adapter-config.js'
+import { requireComplete, type TensorChange, withoutPrefix } from './complete-adapters.js'
 import type { HuggingFaceModel } from './hugging-face-model.js'
 import type { TensorMap, TensorPlace } from './tensor-map.js'
 
@@ -47,7 +47,7 @@ function changesIn(
 ): Map<string, TensorChange> {
   const changes = new Map<string, TensorChange>()
   for (const [name, { shape }] of file.tensors) {
-    const plain = name.startsWith(adapterPrefix) ? name.slice(adapterPrefix.length) : name
+    const plain = withoutPrefix(name)
     const [, layer, letter] = /^(.+)\.lora_([AB])\.weight$/.exec(plain) ?? []
     const tensor = map.resolve(layer === undefined ? plain : `${layer}.weight`) ?? ''
     const place = map.tensors.get(tensor)
