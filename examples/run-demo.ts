@@ -2,7 +2,7 @@ import { exitCodeOf, failureLine } from '../lib/cli/failure.js'
 import { untilInterrupted } from '../lib/cli/interrupt.js'
 import { finish, ignoreClosedPipes, warn } from '../lib/cli/output.js'
 import { progressView } from '../lib/cli/progress.js'
-import { type TrainOptions, type TrainResult, train } from '../lib/index.js'
+import { DpMoeError, type TrainOptions, type TrainResult, train } from '../lib/index.js'
 
 /**
  * Runs a demo as the command line runs a command, and ends the process: Ctrl-C stops after the step, an error is one line.
@@ -15,8 +15,9 @@ export async function runDemo(work: (signal: AbortSignal) => Promise<void>, answ
   try {
     await untilInterrupted(work, answer)
   } catch (error) {
-    warn(failureLine(error, false))
     exitCode = exitCodeOf(error)
+    const isStop = error instanceof DpMoeError && error.code === 'ABORTED'
+    warn(isStop ? 'Stopped.' : failureLine(error, false))
   }
   return await finish(exitCode)
 }

@@ -85,6 +85,8 @@ async function measure(row: PaperRow, seed: number): Promise<PaperResult> {
   const file = trainingFile(row.share)
   const resume = existsSync(join(output, 'private'))
   const settings = `${output}.settings.json`
+  if (resume && !existsSync(settings))
+    throw new Error(`${output} does not say with which settings it began: take it out`)
   if (resume) requireSettings(settings, JSON.parse(readFileSync(settings, 'utf8')), row)
   else writeFileSync(settings, JSON.stringify(settingsOf(row)))
   const clock = new StepClock(`${output}.times.json`, resume)

@@ -18,7 +18,6 @@ validation.tsv or a data set of the hub (default glue/sst2), EPSILON a number ab
 const given = process.argv.slice(2)
 const [minilm = 'sentence-transformers/all-MiniLM-L6-v2', sst2 = 'glue/sst2', epsilon = '8'] = given
 const folder = join('runs', 'sst2')
-const output = join(folder, `epsilon-${epsilon}`)
 
 if (given.includes('--help')) console.log(usage)
 else await runDemo(main, 'Stopping after this step, with a checkpoint; interrupt again to stop at once.')
@@ -26,6 +25,12 @@ else await runDemo(main, 'Stopping after this step, with a checkpoint; interrupt
 async function main(signal: AbortSignal): Promise<void> {
   if (given.length > 3 || !(Number(epsilon) > 0)) throw usageError('expected [MINILM] [SST2] [EPSILON], as --help says')
   const mixture = await upcycled(signal)
+  const output = `${mixture}-epsilon-${epsilon}`
+  if (existsSync(join(output, 'release'))) {
+    console.log(`done already: ${join(output, 'release')}. Take ${output} away to do it again`)
+    return
+  }
+  const canGoOn = existsSync(join(output, 'private', 'ledger.jsonl'))
   warn(
     `starts from ${mixture}; model and certificate will be in ${join(output, 'release')}, in 20 to 40 minutes of two cores`,
   )
@@ -41,7 +46,7 @@ async function main(signal: AbortSignal): Promise<void> {
     targetEpsilon: Number(epsilon),
     output,
     signal,
-    ...(existsSync(join(output, 'private', 'ledger.jsonl')) && { resume: true }),
+    ...(canGoOn ? { resume: true } : { overwrite: true }),
   })
   const { accuracy, examples } = result.validation!
   console.log(`

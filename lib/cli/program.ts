@@ -15,8 +15,9 @@ import { warn } from './output.js'
 
 /** Runs a command line (without `node` and the script) and returns the exit code of the process. Never throws. */
 export async function runCommandLine(args: readonly string[]): Promise<number> {
-  const program = makeProgram()
+  let program: Command | undefined
   try {
+    program = makeProgram()
     if (args.length === 0) {
       const names = program.commands.map((command) => command.name())
       throw usageError(`expected a command (${names.join(', ')}). See dp-moe --help`)
@@ -53,9 +54,9 @@ function makeProgram(): Command {
 }
 
 /** What commander says about flags, with where to look them up. */
-function flagError(error: CommanderError, args: readonly string[], program: Command): Error {
+function flagError(error: CommanderError, args: readonly string[], program: Command | undefined): Error {
   const command = args.find((argument) => !argument.startsWith('-'))
-  const flags = program.commands.find((one) => one.name() === command)?.options.map(({ long }) => long ?? '') ?? []
+  const flags = program?.commands.find((one) => one.name() === command)?.options.map(({ long }) => long ?? '') ?? []
   const message = withLongerFlag(error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), flags)
   const help = command === undefined || error.code === 'commander.unknownCommand' ? '' : ` ${command}`
   const remedy = message.endsWith(')') ? '.' : message.endsWith('.') ? '' : '.'
@@ -64,7 +65,7 @@ function flagError(error: CommanderError, args: readonly string[], program: Comm
 
 /** Who writes the end of a flag (--epsilon) means it, whatever is spelled alike (--version). */
 function withLongerFlag(message: string, flags: readonly string[]): string {
-  const given = /^unknown option '--(.+?)'/.exec(message)
+  const given = /^unknown option '--([^'=]+).*?'/.exec(message)
   const [meant, ...others] = given ? flags.filter((flag) => flag.endsWith(`-${given[1]}`)) : []
   return meant === undefined || others.length > 0 ? message : `${given![0]} (Did you mean ${meant}?)`
 }

@@ -25,6 +25,25 @@ export function isScale(factor: number): boolean {
 }
 
 /**
+ * Refuses a rank or alpha that no adapter of a matrix can have. `shape`: that of the matrix; `where`: what it is, for people.
+ *
+ * @throws OutOfRangeError
+ */
+export function requireAdapter(shape: readonly number[], config: LowRankConfig, where = 'the matrix'): void {
+  const { rank = defaultRank, alpha = defaultAlpha } = config
+  const [rows, columns] = shape.slice(-2) as [number, number]
+  const most = Math.min(rows, columns)
+  if (!(Number.isInteger(rank) && rank >= 1 && rank <= most)) {
+    const expected = `an integer from 1 to ${most} (${where} is ${rows} x ${columns}; --lora-rank, default ${defaultRank})`
+    throw new OutOfRangeError('rank', expected, rank)
+  }
+  if (!isScale(alpha / rank)) {
+    const expected = `a number > 0 that float32 holds when it is divided by the rank, ${rank} (--lora-alpha)`
+    throw new OutOfRangeError('alpha', expected, alpha)
+  }
+}
+
+/**
  * LoRA (Hu et al., arXiv 2106.09685): a trained change (alpha / rank) B A of a frozen matrix W [outputSize, inputSize], with
  * A [rank, inputSize] random and B [outputSize, rank] zero at first, so that nothing changes until B is trained. On a group
  * of experts W [experts, outputSize, inputSize] each expert has its own A and B.
@@ -40,21 +59,7 @@ export class LowRankAdapter extends Module {
     const { rank = defaultRank, alpha = defaultAlpha } = config
     const [outputSize, inputSize] = shape.slice(-2) as [number, number]
     const experts = shape.slice(0, -2)
-    const most = Math.min(inputSize, outputSize)
-    if (!(Number.isInteger(rank) && rank >= 1 && rank <= most)) {
-      throw new OutOfRangeError(
-        'rank',
-        `an integer from 1 to ${most}, the smaller side of the ${outputSize} x ${inputSize} matrix (--lora-rank)`,
-        rank,
-      )
-    }
-    if (!isScale(alpha / rank)) {
-      throw new OutOfRangeError(
-        'alpha',
-        `a number > 0 that float32 holds when it is divided by the rank, ${rank} (--lora-alpha)`,
-        alpha,
-      )
-    }
+    requireAdapter(shape, config)
     this.a = init.normal([...experts, rank, inputSize], 1 / Math.sqrt(3 * inputSize))
     this.b = init.zeros([...experts, outputSize, rank])
     this.scale = alpha / rank

@@ -1,9 +1,9 @@
 import { LoadEstimate } from '../autograd/load-balance.js'
 import type { Parameter } from '../autograd/parameter.js'
-import { DpMoeError, OutOfRangeError } from '../errors.js'
+import { DpMoeError } from '../errors.js'
 import type { Initializer } from './initializer.js'
 import { Linear } from './linear.js'
-import { defaultRank, type LowRankAdapter, type LowRankConfig } from './low-rank-adapter.js'
+import { type LowRankAdapter, type LowRankConfig, requireAdapter } from './low-rank-adapter.js'
 import { MixtureOfExperts } from './mixture-of-experts.js'
 import type { Module } from './module.js'
 
@@ -58,11 +58,11 @@ export interface TrainableOptions extends LowRankConfig, AdapterPlaces {
  * | lora | adapters, the head | on `targets`, of `layers` |
  * | lora, no target or a target that the model (or those of its layers) lacks | INVALID_ARGUMENT | |
  * | lora, no layer or a layer that the model lacks, or that has none of the targets | INVALID_ARGUMENT | |
- * | lora, a rank above the smaller side of a matrix | OutOfRangeError | |
+ * | lora, a rank that is no integer from 1 to the smaller side of each matrix, an alpha that scales nothing | OutOfRangeError | |
  * | lora, `targets` or `layers` that is no list, or has something twice | INVALID_ARGUMENT | |
  * | any choice that leaves nothing | INVALID_ARGUMENT | |
  *
- * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError, also for a rank or alpha that no adapter has
+ * @throws DpMoeError INVALID_ARGUMENT; OutOfRangeError. Nothing is frozen then, but where a choice leaves nothing
  */
 export function setTrainable(
   module: Module,
@@ -72,7 +72,7 @@ export function setTrainable(
 ): void {
   // Refused before anything is frozen.
   const places = choice === 'lora' ? chosen(module, { targets, layers }) : []
-  for (const place of places) requireRank(place, adapter.rank)
+  for (const place of places) requireAdapters(place, adapter)
   if (choice !== 'all') {
     for (const [name, parameter] of module.namedParameters()) {
       const isBias = choice === 'bias' && /(^|\.)\w*bias$/i.test(name)
@@ -131,24 +131,20 @@ function chosen(root: Module, { targets, layers }: AdapterPlaces): Adaptable[] {
 
 function requireList<T>(name: string, list: readonly T[] | undefined, isOne: (value: T) => boolean, of: string): void {
   if (list === undefined) return
-  const isFit = Array.isArray(list) && list.every(isOne) && new Set(list).size === list.length
+  const isFit = Array.isArray(list) && [...list].every(isOne) && new Set(list).size === list.length
   if (!isFit) throw refused(`${name}: expected a list of ${of}, each once, got ${shown(list)} (--lora-${name})`)
 }
 
 /** JSON shows what is undefined or no number as null. */
 const shown = (value: unknown) =>
-  JSON.stringify(value, (_, inner: unknown) => (inner === undefined || Number.isNaN(inner) ? String(inner) : inner))
+  JSON.stringify(value, (_, inner: unknown) =>
+    inner === undefined || (typeof inner === 'number' && !Number.isFinite(inner)) ? String(inner) : inner,
+  )
 
-function requireRank({ module, target, layer }: Adaptable, rank: number | undefined): void {
+function requireAdapters({ module, target, layer }: Adaptable, config: LowRankConfig): void {
   const matrices = module instanceof Linear ? [module.weight] : [module.up, module.down]
-  for (const { shape } of matrices) {
-    const [rows, columns] = shape.slice(-2) as [number, number]
-    const most = Math.min(rows, columns)
-    if ((rank ?? defaultRank) <= most) continue
-    const what = `${target}${layer === undefined ? '' : ` of layer ${layer}`}`
-    const expected = `at most ${most} (${what}: ${rows} x ${columns}; --lora-rank, default ${defaultRank})`
-    throw new OutOfRangeError('rank', expected, rank ?? defaultRank)
-  }
+  const where = layer === undefined ? target : `${target} of layer ${layer}`
+  for (const { shape } of matrices) requireAdapter(shape, config, where)
 }
 
 function requireTargets(found: readonly Adaptable[], targets: readonly AdapterTarget[] | undefined, where = ''): void {

@@ -55,5 +55,5 @@ export function configuration(parts: ConfiguredParts): unknown {
 
 /** What the last bits of results depend on: under a key file equal noise must mean equal weights. */
 function kernelsOf({ info: { name, instructionSet, threads } }: Device): unknown {
-  return [process.platform, process.arch, instructionSet, name === 'cpu' ? null : threads]
+  return [process.platform, process.arch, process.versions.v8, instructionSet, name === 'cpu' ? null : threads]
 }

@@ -4,9 +4,12 @@ const MOST = 4
 /** Longer values are not shown. */
 const LONGEST = 60
 
-/** What differs between two values of plain data, for people: `recipe.steps: 40, now 50`. */
+/** What differs between two records of plain data, for people: `recipe.steps: 40, now 50`. */
 export function differences(before: unknown, now: unknown): string {
-  const all = [...differing('', plain(before), plain(now))]
+  const [was, is] = [plain(before), plain(now)]
+  // Damaged, or nothing to compare with.
+  if (!isRecord(was) || !isRecord(is)) return ''
+  const all = [...differing('', was, is)]
   return [...all.slice(0, MOST), ...(all.length > MOST ? [`and ${all.length - MOST} more`] : [])].join('; ')
 }
 

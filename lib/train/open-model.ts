@@ -29,7 +29,7 @@ export interface PretrainedChoice {
   readonly name: string
   readonly folder: string
   readonly shape: PretrainedShape
-  /** SHA-256 of its weights, in hex: what a resumed run must start from again. */
+  /** SHA-256 of its configuration and weights, in hex: what a resumed run must start from again. */
   readonly fingerprint: string
   readonly settings: Omit<z.infer<typeof settingsSchema>, 'pretrained'>
 }

@@ -28,7 +28,6 @@ export interface OpenRun {
 
 export interface OpenRunParts extends ConfiguredParts {
   readonly optimizer: Optimizer
-  readonly key: RunKey
   readonly say: (level: TrainMessage['level']) => (text: string) => void
 }
 
@@ -47,12 +46,21 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
   let ledger: Ledger | undefined
   try {
     if (resume) await requireResumable(folder, plan !== undefined)
-    if (resume) await requireSameConfiguration(parts, folder, configured)
-    else await folder.writeConfiguration(configured)
+    if (!resume) await folder.writeConfiguration(configured)
     ledger = plan && (await openLedger(parts, folder, plan, configurationFingerprint, dataFingerprint))
     if (resume) await folder.removeTemporaries()
     const store = new CheckpointStore(folder.checkpointsFolder)
-    const state: RunState = { device, model, optimizer, key, secret, configurationFingerprint, ledger, store }
+    const state: RunState = {
+      device,
+      model,
+      optimizer,
+      key,
+      secret,
+      configurationFingerprint,
+      ledger,
+      store,
+      differing: (what) => differing(parts, folder, what),
+    }
     const firstStep = resume ? await goOn(state, parts.say) : 0
     const metrics = await MetricsLog.open(folder.metricsFile, firstStep)
     const close = async () => {
@@ -78,11 +86,10 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
 async function goOn(state: RunState, say: OpenRunParts['say']): Promise<number> {
   const { ledger, key } = state
   const checkpointStep = await loadCheckpoint(state, say('warning'))
-  const from =
-    checkpointStep === 0 ? 'the first weights: there is no checkpoint' : `the checkpoint of step ${checkpointStep}`
+  const from = checkpointStep === 0 ? 'the first weights' : `the checkpoint of step ${checkpointStep}`
   const lost = ledger && key.source === 'os' ? ledger.steps - checkpointStep : 0
   if (lost === 0) say('info')(`goes on from ${from}`)
-  else say('warning')(`goes on from ${from}; steps that were spent after it, and whose updates are lost: ${lost}`)
+  else say('warning')(`goes on from ${from}; steps that were spent since, and whose updates are lost: ${lost}`)
   if (!ledger || key.source !== 'os') return checkpointStep
   // A fresh key: steps recorded after the checkpoint stay spent, and numbering goes on behind them.
   if (!ledger.summary.ended) await ledger.beginSegment(checkpointStep, `dp-moe ${version}`)
@@ -104,18 +111,14 @@ async function requireResumable(folder: RunFolder, isPrivate: boolean): Promise<
   if (!isPrivate && (await folder.hasRelease())) throw complete(folder)
 }
 
-/** The fingerprints in ledger and checkpoints are what decides; this says which of the settings it is. */
-async function requireSameConfiguration(parts: OpenRunParts, folder: RunFolder, configured: unknown): Promise<void> {
-  const noted = await folder.readConfiguration()
-  if (noted === undefined || (await folder.hasRelease())) return
-  const found = differences(noted, configured)
-  if (found !== '') throw differing(parts, 'configuration', ` (${found})`)
-}
-
-function differing({ options, key }: OpenRunParts, what: string, found = ''): DpMoeError {
+/** What is said where something differs from the run to resume: of its configuration, what of it as well. */
+async function differing(parts: OpenRunParts, folder: RunFolder, what: string): Promise<DpMoeError> {
+  const { options, key } = parts
+  const noted = what === 'configuration' ? await folder.readConfiguration() : undefined
+  const found = noted === undefined ? '' : differences(noted, configuration(parts))
   return refusal(
-    `The ${what} differs from that of the run in ${options.output}${found}; resume with the same options and files` +
-      `${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
+    `The ${what} differs from that of the run in ${options.output}${found && ` (${found})`}; resume with the same options ` +
+      `and files${key.source === 'file' ? ', on the same kind of processor' : ''}, or start a new run`,
   )
 }
 
@@ -148,15 +151,15 @@ async function openLedger(
   const ledger = await Ledger.open(folder.ledgerFile)
   const { run, ended } = ledger.summary
   const differs =
-    run.configurationFingerprint !== configurationFingerprint
-      ? 'configuration'
-      : run.dataFingerprint !== dataFingerprint
-        ? 'training data'
-        : run.key !== key.source || (run.keyFingerprint ?? null) !== keyMark
-          ? 'key'
+    run.key !== key.source || (run.keyFingerprint ?? null) !== keyMark
+      ? 'key'
+      : run.configurationFingerprint !== configurationFingerprint
+        ? 'configuration'
+        : run.dataFingerprint !== dataFingerprint
+          ? 'training data'
           : undefined
   const isComplete = ended && (await folder.hasRelease())
   if (!isComplete && !differs) return ledger
   await ledger.close()
-  throw isComplete ? complete(folder) : differing(parts, differs!)
+  throw isComplete ? complete(folder) : await differing(parts, folder, differs!)
 }

@@ -19,6 +19,8 @@ export interface RunState {
   readonly configurationFingerprint: string
   readonly ledger: Ledger | undefined
   readonly store: CheckpointStore
+  /** The error that says what of this run differs from the one to resume. */
+  differing(what: string): Promise<DpMoeError>
 }
 
 /**
@@ -59,14 +61,9 @@ export async function loadCheckpoint(state: RunState, warn: (text: string) => vo
   if (!checkpoint) return 0
   await using open = checkpoint
   const { facts } = open
-  requireSame('configuration', facts.configurationFingerprint, state.configurationFingerprint)
-  if (facts.key !== state.key.source) {
-    throw new DpMoeError(
-      'INVALID_ARGUMENT',
-      `The run used a key from ${facts.key}, resuming with one from ${state.key.source} is refused; give the same options`,
-    )
-  }
-  requireSame('key', facts.keyFingerprint ?? '', keyFingerprint(state) ?? '')
+  const isOfThisKey = facts.key === state.key.source && (facts.keyFingerprint ?? '') === (keyFingerprint(state) ?? '')
+  if (!isOfThisKey) throw await state.differing('key')
+  if (facts.configurationFingerprint !== state.configurationFingerprint) throw await state.differing('configuration')
   if (state.ledger && facts.ledger) await state.ledger.verifyContains(facts.ledger)
   for (const parameter of state.model.trainableParameters()) {
     const saved = open.parameters.get(parameter.name)
@@ -87,14 +84,6 @@ export async function loadCheckpoint(state: RunState, warn: (text: string) => vo
 /** Tells on resume whether the same seed or key file is used; null for a key of the operating system. */
 export function keyFingerprint({ key, secret }: Pick<RunState, 'key' | 'secret'>): string | null {
   return key.source === 'os' ? null : fingerprint(secret, key.bytes)
-}
-
-function requireSame(what: string, was: string, is: string): void {
-  if (was === is) return
-  throw new DpMoeError(
-    'INVALID_ARGUMENT',
-    `The ${what} differs from that of the run to resume; give the same options and data, or start a new run`,
-  )
 }
 
 function finiteWeights({ name, tensor }: Parameter, step: number): TensorSource {

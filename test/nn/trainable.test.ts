@@ -96,6 +96,9 @@ t.test('which parameters train', async (t) => {
     [[1, 0, 1], '[1,0,1]'],
     [[undefined, 1], '["undefined",1]'],
     [[Number.NaN], '["NaN"]'],
+    [[Number.POSITIVE_INFINITY], '["Infinity"]'],
+    // biome-ignore lint/suspicious/noSparseArray: what a slip can make
+    [[, 1], '["undefined",1]'],
     [['1'], '["1"]'],
     [{ 0: 1, length: 1 }, '{"0":1,"length":1}'],
   ]) {
@@ -113,11 +116,21 @@ t.test('which parameters train', async (t) => {
   for (const layers of [undefined, [0]]) {
     t.throws(() => setTrainable(dense, 'lora', new Initializer(device), { targets: ['router'], layers }), /no router/)
   }
-  for (const rank of [undefined, 9]) {
-    const got = rank ?? 8
-    const message = `Expected at most 4 (router of layer 1: 4 x 12; --lora-rank, default 8) for rank, got ${got}`
+  for (const [config, got] of [
+    [{}, 'rank, got 8'],
+    [{ rank: 9 }, 'rank, got 9'],
+    [{ rank: 0 }, 'rank, got 0'],
+    [{ rank: 1.5 }, 'rank, got 1.5'],
+    [{ rank: Number.NaN }, 'rank, got NaN'],
+    [{ rank: 2, alpha: Number.NaN }, 'alpha, got NaN'],
+  ] as const) {
     const router = tinyModel(device)
-    t.throws(() => setTrainable(router, 'lora', new Initializer(device), { targets: ['router'], rank }), { message })
+    const message = got.startsWith('rank')
+      ? `Expected an integer from 1 to 4 (router of layer 1 is 4 x 12; --lora-rank, default 8) for ${got}`
+      : /for alpha, got NaN/
+    t.throws(() => setTrainable(router, 'lora', new Initializer(device), { targets: ['router'], ...config }), {
+      message,
+    })
     t.equal(router.trainableParameters().length, router.parameters().length, 'nothing is frozen')
   }
   t.same(dense.trainableParameters().length, [...dense.namedParameters()].length, 'what is refused freezes nothing')
