@@ -1,4 +1,5 @@
 import { columnNames, columnsOfTask } from '../train/columns.js'
+import { trainChoices } from '../train/options.js'
 import { columnFlags } from './column-flags.js'
 import { usageError } from './failure.js'
 import {
@@ -23,7 +24,7 @@ export const trainFlags = {
   ...group('Task', {
     task: choice(
       '<task>',
-      ['classification', 'causal-lm', 'seq2seq'],
+      trainChoices.task,
       'What to learn (the last two with --model): the class of a text, to continue or complete one, to answer one with another',
       'classification',
     ),
@@ -86,7 +87,7 @@ export const trainFlags = {
       undefined,
       'pretrained',
     ),
-    trainable: choice('<choice>', ['all', 'head', 'bias', 'lora'], 'Which parameters train', 'all'),
+    trainable: choice('<choice>', trainChoices.trainable, 'Which parameters train', 'all'),
     loraRank: integer('<r>', 'Rank of the adapters of --trainable lora', '8'),
     loraAlpha: number('<alpha>', 'Scale of the adapters times their rank', '16'),
     loraTargets: choices(
@@ -102,7 +103,7 @@ export const trainFlags = {
     ),
     release: choice(
       '<form>',
-      ['merged', 'adapters'],
+      trainChoices.release,
       'What a run with --trainable lora releases: plain weights, or adapters in the layout of PEFT',
       'merged',
     ),

@@ -8,7 +8,7 @@ import { CheckpointStore } from './checkpoint.js'
 import { type ConfiguredParts, configuration } from './configuration.js'
 import { differences } from './differences.js'
 import { MetricsLog } from './metrics.js'
-import type { TrainMessage } from './options.js'
+import type { Say } from './options.js'
 import type { PrivatePlan } from './private-plan.js'
 import { RunFolder } from './run-folder.js'
 import { keyFingerprint, loadCheckpoint, type RunState } from './run-state.js'
@@ -28,7 +28,7 @@ export interface OpenRun {
 
 export interface OpenRunParts extends ConfiguredParts {
   readonly optimizer: Optimizer
-  readonly say: (level: TrainMessage['level']) => (text: string) => void
+  readonly say: Say
 }
 
 /** Makes a new run folder, or opens one to resume: the same configuration, data and key are asked for. */
@@ -83,7 +83,7 @@ export async function openRun(parts: OpenRunParts): Promise<OpenRun> {
 }
 
 /** Puts the last checkpoint back and returns the step to make next. */
-async function goOn(state: RunState, say: OpenRunParts['say']): Promise<number> {
+async function goOn(state: RunState, say: Say): Promise<number> {
   const { ledger, key } = state
   const checkpointStep = await loadCheckpoint(state, say('warning'))
   const from = checkpointStep === 0 ? 'the first weights' : `the checkpoint of step ${checkpointStep}`

@@ -189,11 +189,21 @@ export const trainOptionNames: Readonly<Record<keyof TrainOptions, true>> = {
   signal: true,
 }
 
+/** What may be chosen where another text would change in silence what is trained or released. */
+export const trainChoices = {
+  task: ['classification', 'causal-lm', 'seq2seq'],
+  trainable: ['all', 'head', 'bias', 'lora'],
+  release: ['merged', 'adapters'],
+} as const satisfies { readonly [name in keyof TrainOptions]?: readonly TrainOptions[name][] }
+
 /** A line about what was chosen, or a warning. */
 export interface TrainMessage {
   readonly level: 'info' | 'warning'
   readonly text: string
 }
+
+/** Tells what was chosen, or warns. */
+export type Say = (level: TrainMessage['level']) => (text: string) => void
 
 /** Where a run stands after a step. */
 export interface TrainProgress {

@@ -19,7 +19,7 @@ import { rowsWithinBudget } from './memory.js'
 import { openDevice } from './open-device.js'
 import { choosePretrained, type PretrainedChoice } from './open-model.js'
 import { openRun } from './open-run.js'
-import { type TrainMessage, type TrainOptions, type TrainResult, trainOptionNames } from './options.js'
+import { type Say, type TrainOptions, type TrainResult, trainChoices, trainOptionNames } from './options.js'
 import { type PrivatePlan, planPrivacy } from './private-plan.js'
 import { PrivateRun } from './private-run.js'
 import { defaultMaxExamplesPerUser } from './read-sides.js'
@@ -51,7 +51,7 @@ async function trainFromFiles(given: TrainOptions): Promise<TrainResult> {
   const started = performance.now()
   checkOptions(given)
   const options = await withDataset(given)
-  const say = (level: TrainMessage['level']) => (text: string) => options.onMessage?.({ level, text })
+  const say: Say = (level) => (text) => options.onMessage?.({ level, text })
   const { task = 'classification' } = options
   const loaded = await (task === 'classification' ? loadClassification(options) : loadLanguageTask(task, options))
   const { units, classes } = loaded
@@ -89,8 +89,6 @@ interface Parts {
   readonly learner: Learner
   readonly started: number
 }
-
-type Say = (level: TrainMessage['level']) => (text: string) => void
 
 async function trainPrivately(parts: Parts, plan: PrivatePlan, say: Say): Promise<TrainResult> {
   const { options, recipe, device, learner } = parts
@@ -221,12 +219,6 @@ const wholeNumbers = [
   'maxExamplesPerUser',
 ] as const
 
-const choices: Readonly<Record<'task' | 'trainable' | 'release', readonly string[]>> = {
-  task: ['classification', 'causal-lm', 'seq2seq'],
-  trainable: ['all', 'head', 'bias', 'lora'],
-  release: ['merged', 'adapters'],
-}
-
 /** One of a file and a data set of the hub. */
 function requireData({ train, dataset }: TrainOptions): void {
   if (dataset !== undefined) {
@@ -259,8 +251,9 @@ function checkOptions(options: TrainOptions): void {
     throw new DpMoeError('INVALID_ARGUMENT', `Expected a path for output, got ${String(options.output)}`)
   }
   requireData(options)
-  for (const [name, values] of Object.entries(choices)) {
-    const value = options[name as keyof typeof choices]
+  for (const name of Object.keys(trainChoices) as (keyof typeof trainChoices)[]) {
+    const values: readonly string[] = trainChoices[name]
+    const value = options[name]
     if (value === undefined || values.includes(value)) continue
     throw new DpMoeError('INVALID_ARGUMENT', `${name}: expected ${values.join(', ')}, got '${String(value)}'`)
   }

@@ -13,6 +13,7 @@ import type { TrainOptions } from '../../lib/train/options.js'
 import { train } from '../../lib/train/train.js'
 import { writeMails } from '../cli/support/mails.js'
 import { batchOf, examples, tinyModel } from '../support/models.js'
+import { correlation } from '../support/statistics.js'
 import { tinyRun } from '../train/support/runs.js'
 
 const root = t.testdir()
@@ -29,11 +30,6 @@ async function oneStep(more: Partial<TrainOptions>): Promise<Float32Array> {
   await using file = await SafetensorsFile.open(join(output, 'release/model.safetensors'))
   const name = [...file.tensors.keys()].find((one) => one.startsWith('experts.') && !one.includes('router'))!
   return file.readFloat32(name)
-}
-
-function correlation(a: Float32Array, b: Float32Array): number {
-  const dot = (x: Float32Array, y: Float32Array) => x.reduce((sum, value, i) => sum + value * y[i]!, 0)
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))
 }
 
 t.test('one key file for several runs: their noise is independent, so no difference shows a gradient', async (t) => {

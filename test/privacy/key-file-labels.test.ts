@@ -8,6 +8,7 @@ import { Initializer } from '../../lib/nn/initializer.js'
 import { train } from '../../lib/train/train.js'
 import { writeMails } from '../cli/support/mails.js'
 import { trainableBert } from '../support/bert.js'
+import { correlation } from '../support/statistics.js'
 import { tinyRun } from '../train/support/runs.js'
 
 const root = t.testdir()
@@ -38,11 +39,6 @@ async function changed(name: string, labels: string[], byte = 0x5c): Promise<Flo
   await train({ ...tinyRun(data, output, small), keyFile, labels })
   const before = await matrixOf(base)
   return (await matrixOf(join(output, 'release'))).map((value, i) => value - before[i]!)
-}
-
-function correlation(a: Float32Array, b: Float32Array): number {
-  const dot = (x: Float32Array, y: Float32Array) => x.reduce((sum, value, i) => sum + value * y[i]!, 0)
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))
 }
 
 t.test('one key file, and classes that only one of two runs states: another head, so other noise', async (t) => {

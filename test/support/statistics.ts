@@ -12,15 +12,20 @@ export function kolmogorov(sample: ArrayLike<number>): number {
   return Math.sqrt(n) * furthest
 }
 
-/** Correlation of two samples of mean 0, in standard deviations of what independent ones would have. */
-export function correlationInDeviations(a: ArrayLike<number>, b: ArrayLike<number>): number {
+/** Correlation of two samples of mean 0: 1 for multiples of each other. */
+export function correlation(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let [ab, aa, bb] = [0, 0, 0]
   for (let i = 0; i < a.length; i++) {
     ab += a[i]! * b[i]!
     aa += a[i]! ** 2
     bb += b[i]! ** 2
   }
-  return (ab / Math.sqrt(aa * bb)) * Math.sqrt(a.length)
+  return ab / Math.sqrt(aa * bb)
+}
+
+/** {@link correlation} in standard deviations of what independent samples would have. */
+export function correlationInDeviations(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  return correlation(a, b) * Math.sqrt(a.length)
 }
 
 /** The mean square of a sample of N(0, 1), in standard deviations from 1. */
